@@ -1,0 +1,1 @@
+"""The agent: GLM-4-Voice and how a phone call uses it."""

@@ -1,0 +1,1 @@
+"""The training recipes: tokenizer, language model, flow and vocoder, and their evaluation."""
