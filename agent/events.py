@@ -1,0 +1,38 @@
+"""What a call tells whoever watches it: named events with plain fields."""
+
+from typing import Protocol, TypeAlias
+
+JSON: TypeAlias = "str | int | float | bool | list[JSON] | dict[str, JSON] | None"
+
+
+class CallObserver(Protocol):
+    """Receives the events of one call, as they happen.
+
+    The observer stamps each event with the time it arrives. Turns count from 0 within a call; the
+    greeting is turn 0. Names and their fields:
+
+    ================== ================================================================
+    call_started       call_sid
+    caller_speech_started
+    caller_speech_stopped  (by the VAD, which waits a moment to be sure)
+    turn_decided       the caller's turn is over and will be answered; turn
+    answer_started     turn
+    first_token        turn, tokenise, first_token: seconds inside the engine
+    first_audio        turn, first_audio: seconds inside the engine
+    agent_text         turn, text: the next piece of what the agent says
+    answer_finished    turn, text: the model has said all of it (the phone may still play)
+    interrupted        turn, heard_seconds, heard_text
+    heard              turn, text: what the caller heard of the answer, once that is settled
+    error              message, and the turn where there is one
+    call_ended         cause
+    ================== ================================================================
+    """
+
+    def event(self, name: str, **fields: JSON) -> None:
+        """Take one event.
+
+        Args:
+            name: One of the static names above.
+            **fields: Values that JSON can carry.
+        """
+        ...
