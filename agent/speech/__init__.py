@@ -1,1 +1,5 @@
-"""GLM-4-Voice in PyTorch: arrays and token ids in and out. Knows no server, no phone, no Pipecat."""
+"""GLM-4-Voice in PyTorch: arrays and token ids, no server, no phone, no Pipecat."""
+
+from agent.speech.language_model import LanguageModel
+
+__all__ = ["LanguageModel"]

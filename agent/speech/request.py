@@ -1,0 +1,124 @@
+"""What a turn asks for: the REQUEST string that travels with a call through the models."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TurnRequest:
+    """One turn's settings; every field has a default, so ``{}`` is a complete request.
+
+    Attributes:
+        temperature: Divides the logits; 0 takes the most likely token.
+        top_p: Share of the probability to sample from, in (0, 1].
+        max_new_tokens: Longest answer, text and speech tokens together.
+        seed: Seeds the session's random numbers before this turn; None leaves them as they are.
+        instruction: A typed instruction in place of speech.
+        say: Text that must be said word for word.
+        heard_seconds: History edit before this turn: so much of the previous answer's audio was
+            heard; the rest of that answer is forgotten. None keeps all of it.
+        system: Another system prompt for the session.
+        close: The call is over: forget the session.
+        decoded: Speech tokens of the running answer that have become audio (from the decoder).
+        timing: Seconds spent on the way so far, by name of the step.
+    """
+
+    temperature: float = 0.2
+    top_p: float = 0.8
+    max_new_tokens: int = 2000
+    seed: int | None = None
+    instruction: str | None = None
+    say: str | None = None
+    heard_seconds: float | None = None
+    system: str | None = None
+    close: bool = False
+    decoded: int | None = None
+    timing: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            ValueError: Names the field, its value and what was expected.
+        """
+        self._number("temperature", low=0.0)
+        self._number("top_p", low=0.0, high=1.0)
+        if self.top_p == 0.0:
+            raise ValueError("request field 'top_p' is 0.0, expected a number above 0, at most 1")
+        self._whole("max_new_tokens", low=1)
+        self._whole("seed", low=0, optional=True)
+        self._whole("decoded", low=0, optional=True)
+        self._number("heard_seconds", low=0.0, optional=True)
+        for name in ("instruction", "say", "system"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, str) or not value.strip()):
+                raise ValueError(f"request field {name!r} is {value!r}, expected text or null")
+        if not isinstance(self.close, bool):
+            raise ValueError(f"request field 'close' is {self.close!r}, expected true or false")
+        if not isinstance(self.timing, dict) or not all(
+            isinstance(name, str) and _is_number(value) for name, value in self.timing.items()
+        ):
+            raise ValueError("request field 'timing' is not an object of seconds by name")
+
+    def _number(
+        self, name: str, low: float, high: float = math.inf, optional: bool = False
+    ) -> None:
+        value = getattr(self, name)
+        if optional and value is None:
+            return
+        if not _is_number(value) or not low <= value <= high:
+            most = f" and at most {high}" if high < math.inf else ""
+            raise ValueError(
+                f"request field {name!r} is {value!r}, expected a number of at least {low}{most}"
+            )
+
+    def _whole(self, name: str, low: int, optional: bool = False) -> None:
+        value = getattr(self, name)
+        if optional and value is None:
+            return
+        if isinstance(value, bool) or not isinstance(value, int) or value < low:
+            raise ValueError(
+                f"request field {name!r} is {value!r}, expected a whole number of at least {low}"
+            )
+
+    def to_json(self) -> str:
+        """The fields that differ from their defaults, as a JSON object."""
+        default = TurnRequest()
+        return json.dumps(
+            {
+                item.name: getattr(self, item.name)
+                for item in fields(self)
+                if getattr(self, item.name) != getattr(default, item.name)
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> TurnRequest:
+        """Read a request; an empty string means the default one.
+
+        Raises:
+            ValueError: Not a JSON object, an unknown field, or a wrong value; names the field.
+        """
+        if not text:
+            return cls()
+        try:
+            value: Any = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"request is not JSON: {error.msg}") from error
+        if not isinstance(value, dict):
+            raise ValueError(f"request is a JSON {type(value).__name__}, expected an object")
+        known = {item.name for item in fields(cls)}
+        for name in value:
+            if name not in known:
+                raise ValueError(
+                    f"request field {name!r} is unknown, expected one of {', '.join(sorted(known))}"
+                )
+        return cls(**value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
