@@ -1,7 +1,7 @@
 """What is said on the nano checkpoint's line: intents, answers and the ways callers put them.
 
-A corpus file (``agent/nano/corpus.yaml``) writes phrasings as short templates; this module expands them
-into sentences, the same ones for the same seed.
+A corpus file (``agent/nano/corpus.yaml``) writes phrasings as short templates; this module expands
+them into sentences, the same ones for the same seed.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import yaml
 
 _CHOICE = re.compile(r"\{([^{}]*)\}")
 _FIELDS = {"name", "answer", "instruction", "train", "held_out", "fill", "phrasings", "renderings"}
-DEFAULT_PHRASINGS = 60
-DEFAULT_RENDERINGS = 5
+DEFAULT_PHRASINGS = 80
+DEFAULT_RENDERINGS = 4
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,16 @@ def as_sentence(text: str) -> str:
     return text if text[-1] in ".?" else text + "."
 
 
-def _selection(templates: list[str], limit: int, rng: random.Random) -> list[str]:
-    """Choose at most ``limit`` sentences, every template and every word first."""
-    groups = [expand(template) for template in templates]
+def _selection(
+    templates: list[str], excluded: list[str], limit: int, rng: random.Random
+) -> list[str]:
+    """Choose about ``limit`` sentences, every template and every word first."""
+    taboo = {tuple(words(text)) for text in excluded}
+    groups = [
+        [text for text in expand(template) if tuple(words(text)) not in taboo]
+        for template in templates
+    ]
+    groups = [group for group in groups if group]
     for group in groups:
         rng.shuffle(group)
     chosen: dict[str, None] = dict.fromkeys(group[0] for group in groups)
@@ -145,14 +152,14 @@ def read_line(path: str | Path, seed: int = 0) -> Line:
         templates = _lines(entry.get("train"), f"{where}: 'train'", fill)
         held_out = _lines(entry.get("held_out"), f"{where}: 'held_out'", fill)
         limit = int(entry.get("phrasings", DEFAULT_PHRASINGS))
-        train = [_politely(t, document, rng) for t in _selection(templates, limit, rng)]
-        sentences = dict.fromkeys(as_sentence(text) for text in train)
+        train = [_politely(t, document, rng) for t in _selection(templates, held_out, limit, rng)]
+        unique = tuple(dict.fromkeys(as_sentence(text) for text in train))
         intents.append(
             Intent(
                 name=entry["name"],
                 answer=entry["answer"],
                 instruction=entry.get("instruction"),
-                train=tuple(text for text in sentences if text not in held_out),
+                train=unique,
                 held_out=tuple(held_out),
                 renderings=int(entry.get("renderings", DEFAULT_RENDERINGS)),
             )

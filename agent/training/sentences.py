@@ -1,4 +1,4 @@
-"""Random sentences: every sound of English in many neighbourhoods, and no meaning to learn by heart."""
+"""Random sentences: the sounds of English in many neighbourhoods, and no meaning to learn."""
 
 from __future__ import annotations
 

@@ -1,0 +1,175 @@
+"""An independent judge of speech: pocketsphinx with a trigram model of the line's own words.
+
+It knows nothing of the models under test. Its acoustic model and dictionary come with its wheel;
+the language model is built here, so a word error rate says how well the words can be made out by
+someone who knows what the clinic's front desk talks about.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from pocketsphinx import Decoder, get_model_path
+from scipy.signal import resample_poly
+
+from agent.training.phrasings import words
+
+SAMPLE_RATE = 16_000
+_PHONE_RATE = 8_000
+_DISCOUNT = 0.5
+_START, _END = "<s>", "</s>"
+
+
+def normalise(text: str) -> str:
+    """Return the text's words in lower case, one space apart, without punctuation."""
+    return " ".join(words(text))
+
+
+def word_errors(reference: str, hypothesis: str) -> int:
+    """Return the least number of words to substitute, delete or insert (Levenshtein distance)."""
+    expected, given = words(reference), words(hypothesis)
+    row = list(range(len(given) + 1))
+    for i, word in enumerate(expected, 1):
+        diagonal, row[0] = row[0], i
+        for j, other in enumerate(given, 1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != other))
+    return row[-1]
+
+
+def word_error_rate(reference: str, hypothesis: str) -> float:
+    """Return word errors over words of the reference; may exceed 1.
+
+    An empty reference gives 0 for an empty hypothesis and 1 for any other.
+    """
+    length = len(words(reference))
+    if not length:
+        return float(bool(words(hypothesis)))
+    return word_errors(reference, hypothesis) / length
+
+
+def mu_law(audio: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Quantise float32 [n] in [-1, 1] to 8 bits by the mu-law (the curve of ITU-T G.711), and back."""
+    clipped = np.clip(audio, -1.0, 1.0)
+    companded = np.sign(clipped) * np.log1p(255.0 * np.abs(clipped)) / np.log(256.0)
+    steps = np.round(companded * 127.0) / 127.0
+    return np.asarray(np.sign(steps) * np.expm1(np.abs(steps) * np.log(256.0)) / 255.0, np.float32)
+
+
+def phone_band(audio: npt.NDArray[np.float32], rate: int) -> npt.NDArray[np.float32]:
+    """Return float32 [n] as it sounds after a phone line: 8 kHz mu-law, and back to 16 kHz.
+
+    Args:
+        audio: float32 [n] in [-1, 1].
+        rate: Its sample rate in Hz.
+    """
+    divisor = math.gcd(rate, _PHONE_RATE)
+    narrow = resample_poly(audio, _PHONE_RATE // divisor, rate // divisor)
+    return np.asarray(resample_poly(mu_law(narrow), 2, 1), np.float32)
+
+
+def trigram_model(sentences: Iterable[str]) -> str:
+    """Build a trigram language model with absolute discounting and back-off.
+
+    Every seen n-gram gives 0.5 of its count to the n-grams not seen after its history (Ney, Essen
+    and Kneser, 1994); those take it by the probability of the next shorter history.
+
+    Args:
+        sentences: Text; counted once a repetition.
+
+    Returns:
+        The model in the ARPA format, logarithms to base 10.
+
+    Raises:
+        ValueError: There is no word in the sentences.
+    """
+    counts: list[Counter[tuple[str, ...]]] = [Counter(), Counter(), Counter()]
+    for sentence in sentences:
+        tokens = [_START, *words(sentence), _END]
+        if len(tokens) == 2:
+            continue
+        for order in range(3):
+            counts[order].update(zip(*(tokens[shift:] for shift in range(order + 1)), strict=False))
+    if not counts[0]:
+        raise ValueError("no words to build a language model from")
+    # A sentence's start is never predicted, only conditioned on.
+    counts[0].pop((_START,))
+    total = sum(counts[0].values())
+    probability: dict[tuple[str, ...], float] = {
+        gram: count / total for gram, count in counts[0].items()
+    }
+    backoff: dict[tuple[str, ...], float] = {}
+    for order in (1, 2):
+        followers: defaultdict[tuple[str, ...], list[tuple[str, ...]]] = defaultdict(list)
+        for gram in counts[order]:
+            followers[gram[:-1]].append(gram)
+        for history, grams in followers.items():
+            seen = sum(counts[order][gram] for gram in grams)
+            freed = _DISCOUNT * len(grams) / seen
+            left = 1.0 - sum(probability[gram[1:]] for gram in grams)
+            # Where every word that can follow was seen, there is nobody to give anything to.
+            discount = _DISCOUNT if left > 1e-9 else 0.0
+            backoff[history] = freed / left if discount else 1.0
+            for gram in grams:
+                probability[gram] = (counts[order][gram] - discount) / seen
+    lines = ["\\data\\", f"ngram 1={len(counts[0]) + 1}"]
+    lines += [f"ngram {order + 1}={len(counts[order])}" for order in (1, 2)]
+    for order in range(3):
+        lines += ["", f"\\{order + 1}-grams:"]
+        if order == 0:
+            lines.append(f"-99.0000\t{_START}\t{math.log10(backoff[(_START,)]):.4f}")
+        for gram in sorted(counts[order]):
+            entry = f"{math.log10(probability[gram]):.4f}\t{' '.join(gram)}"
+            if order < 2 and gram[-1] != _END:
+                entry += f"\t{math.log10(max(backoff.get(gram, 1.0), 1e-9)):.4f}"
+            lines.append(entry)
+    return "\n".join([*lines, "", "\\end\\", ""])
+
+
+class Judge:
+    """Recognises speech of a known domain.
+
+    Args:
+        sentences: Text of the domain, from which its language model is built.
+
+    Raises:
+        ValueError: A word is not in the recogniser's dictionary; the message names such words.
+    """
+
+    def __init__(self, sentences: Iterable[str]):
+        texts = list(sentences)
+        folder = Path(get_model_path()) / "en-us"
+        dictionary = (folder / "cmudict-en-us.dict").read_text(encoding="utf-8")
+        known = set(re.findall(r"^([^\s(]+)", dictionary, flags=re.MULTILINE))
+        if missing := sorted({word for text in texts for word in words(text)} - known):
+            raise ValueError(f"not in the recogniser's dictionary: {', '.join(missing)}")
+        with tempfile.TemporaryDirectory() as name:
+            model = Path(name) / "domain.lm"
+            model.write_text(trigram_model(texts), encoding="utf-8")
+            self._decoder = Decoder(
+                hmm=str(folder / "en-us"),
+                dict=str(folder / "cmudict-en-us.dict"),
+                lm=str(model),
+                logfn=os.devnull,
+            )
+
+    def recognise(self, audio: npt.NDArray[np.float32]) -> str:
+        """Return the words heard in float32 [n] at 16 kHz, in lower case."""
+        peak = float(np.abs(audio).max(initial=0.0))
+        if peak == 0.0:
+            return ""
+        # Some quiet around lets the recogniser settle; it expects int16 at a usual level.
+        quiet = np.zeros(SAMPLE_RATE // 4, np.float32)
+        samples = np.concatenate([quiet, audio * (0.5 / peak), quiet])
+        self._decoder.start_utt()
+        self._decoder.process_raw((samples * 32767).astype("<i2").tobytes(), full_utt=True)
+        self._decoder.end_utt()
+        hypothesis = self._decoder.hyp()
+        return "" if hypothesis is None else str(hypothesis.hypstr)
