@@ -56,7 +56,7 @@ def word_error_rate(reference: str, hypothesis: str) -> float:
 
 
 def mu_law(audio: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Quantise float32 [n] in [-1, 1] to 8 bits by the mu-law (the curve of ITU-T G.711), and back."""
+    """Quantise float32 [n] in [-1, 1] to 8 bits by the mu-law (ITU-T G.711), and back."""
     clipped = np.clip(audio, -1.0, 1.0)
     companded = np.sign(clipped) * np.log1p(255.0 * np.abs(clipped)) / np.log(256.0)
     steps = np.round(companded * 127.0) / 127.0
