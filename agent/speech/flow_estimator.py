@@ -1,0 +1,262 @@
+"""Velocity estimator of the flow: a one-dimensional U-Net of residual convolutions and attention.
+
+The design is Matcha-TTS's (arXiv 2309.03199); parameters have the published names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from agent.speech.checkpoint import CheckpointError, field
+
+
+@dataclass(frozen=True)
+class EstimatorConfig:
+    """What ``flow.decoder.estimator`` of the decoder's config.yaml says."""
+
+    in_channels: int
+    out_channels: int
+    channels: tuple[int, ...]
+    head_dim: int
+    heads: int
+    n_blocks: int
+    mid_blocks: int
+    dropout: float
+
+    @classmethod
+    def from_mapping(cls, config: Mapping[str, Any], path: str | Path) -> EstimatorConfig:
+        """Read the section.
+
+        Raises:
+            CheckpointError: if a field is missing or wrong; names ``path`` and field.
+        """
+        channels = field(config, "channels", list, path)
+        if not channels or not all(isinstance(c, int) and c > 0 and c % 8 == 0 for c in channels):
+            raise CheckpointError(
+                f"{path}: field 'channels' is {channels!r}, expected multiples of 8"
+            )
+        activation = field(config, "act_fn", str, path)
+        if activation != "gelu":
+            raise CheckpointError(f"{path}: field 'act_fn' is {activation!r}, expected 'gelu'")
+        return cls(
+            in_channels=field(config, "in_channels", int, path),
+            out_channels=field(config, "out_channels", int, path),
+            channels=tuple(channels),
+            head_dim=field(config, "attention_head_dim", int, path),
+            heads=field(config, "num_heads", int, path),
+            n_blocks=field(config, "n_blocks", int, path),
+            mid_blocks=field(config, "num_mid_blocks", int, path),
+            dropout=float(field(config, "dropout", (int, float), path)),
+        )
+
+
+class ConvBlock(nn.Module):
+    """Convolution, group norm over all of time, Mish."""
+
+    def __init__(self, channels: int, out: int) -> None:
+        super().__init__()
+        self.block = nn.Sequential(
+            nn.Conv1d(channels, out, 3, padding=1), nn.GroupNorm(8, out), nn.Mish()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[b, c, t] -> [b, out, t]."""
+        out: Tensor = self.block(x)
+        return out
+
+
+class ResnetBlock(nn.Module):
+    """Two convolution blocks with the time embedding between them, and a residual."""
+
+    def __init__(self, channels: int, out: int, time_channels: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Mish(), nn.Linear(time_channels, out))
+        self.block1 = ConvBlock(channels, out)
+        self.block2 = ConvBlock(out, out)
+        self.res_conv = nn.Conv1d(channels, out, 1)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """[b, c, t], [b, time_channels] -> [b, out, t]."""
+        hidden = self.block2(self.block1(x) + self.mlp(time)[:, :, None])
+        out: Tensor = hidden + self.res_conv(x)
+        return out
+
+
+class Attention(nn.Module):
+    """Self-attention over all frames, without positions."""
+
+    def __init__(self, channels: int, heads: int, head_dim: int, dropout: float) -> None:
+        super().__init__()
+        inner = heads * head_dim
+        self.heads = heads
+        self.to_q = nn.Linear(channels, inner, bias=False)
+        self.to_k = nn.Linear(channels, inner, bias=False)
+        self.to_v = nn.Linear(channels, inner, bias=False)
+        self.to_out = nn.Sequential(nn.Linear(inner, channels), nn.Dropout(dropout))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[b, t, c] -> [b, t, c]."""
+        query, key, value = (
+            linear(x).view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+            for linear in (self.to_q, self.to_k, self.to_v)
+        )
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        out: Tensor = self.to_out(mixed.transpose(1, 2).flatten(2))
+        return out
+
+
+class _GELU(nn.Module):
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(channels, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(self.proj(x))
+
+
+class _FeedForward(nn.Module):
+    def __init__(self, channels: int, dropout: float) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            _GELU(channels, 4 * channels),
+            nn.Dropout(dropout),
+            nn.Linear(4 * channels, channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.net(x)
+        return out
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention and feed-forward, each normalised before and added to its input."""
+
+    def __init__(self, channels: int, config: EstimatorConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels)
+        self.attn1 = Attention(channels, config.heads, config.head_dim, config.dropout)
+        self.norm3 = nn.LayerNorm(channels)
+        self.ff = _FeedForward(channels, config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[b, t, c] -> [b, t, c]."""
+        x = x + self.attn1(self.norm1(x))
+        out: Tensor = x + self.ff(self.norm3(x))
+        return out
+
+
+class _Downsample(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv(x)
+        return out
+
+
+class _Upsample(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.ConvTranspose1d(channels, channels, 4, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv(x)
+        return out
+
+
+class _TimeEmbedding(nn.Module):
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(channels, hidden)
+        self.linear_2 = nn.Linear(hidden, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.linear_2(F.silu(self.linear_1(x)))
+        return out
+
+
+class _Stage(nn.ModuleList):
+    """One level of the U-Net: a residual block, attention blocks, perhaps a change of rate."""
+
+    def __init__(
+        self, channels: int, out: int, config: EstimatorConfig, resample: nn.Module | None = None
+    ) -> None:
+        resnet = ResnetBlock(channels, out, config.channels[0] * 4)
+        attention = nn.Sequential(*(TransformerBlock(out, config) for _ in range(config.n_blocks)))
+        super().__init__([resnet, attention, *([] if resample is None else [resample])])
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """[b, c, t] -> [b, out, t], before the change of rate."""
+        x = self[0](x, time)
+        out: Tensor = self[1](x.transpose(1, 2)).transpose(1, 2)
+        return out
+
+
+class Estimator(nn.Module):
+    """Velocity of the flow at one point in time."""
+
+    def __init__(self, config: EstimatorConfig) -> None:
+        super().__init__()
+        self.config = config
+        channels = config.channels
+        self.time_mlp = _TimeEmbedding(config.in_channels, channels[0] * 4)
+        self.down_blocks = nn.ModuleList()
+        width = config.in_channels
+        for index, out in enumerate(channels):
+            deepest = index == len(channels) - 1
+            down: nn.Module = nn.Conv1d(out, out, 3, padding=1) if deepest else _Downsample(out)
+            self.down_blocks.append(_Stage(width, out, config, down))
+            width = out
+        self.mid_blocks = nn.ModuleList(
+            _Stage(width, width, config) for _ in range(config.mid_blocks)
+        )
+        self.up_blocks = nn.ModuleList()
+        outs = (*reversed(channels[:-1]), channels[0])
+        for index, (skip, out) in enumerate(zip(reversed(channels), outs, strict=True)):
+            shallowest = index == len(channels) - 1
+            up: nn.Module = nn.Conv1d(out, out, 3, padding=1) if shallowest else _Upsample(out)
+            self.up_blocks.append(_Stage(2 * skip, out, config, up))
+        self.final_block = ConvBlock(channels[0], channels[0])
+        self.final_proj = nn.Conv1d(channels[0], config.out_channels, 1)
+
+    def _embed_time(self, time: Tensor) -> Tensor:
+        half = self.config.in_channels // 2
+        rate = torch.exp(torch.arange(half, device=time.device) * (-math.log(10000.0) / (half - 1)))
+        angle = 1000.0 * time[:, None] * rate
+        out: Tensor = self.time_mlp(torch.cat([angle.sin(), angle.cos()], dim=-1))
+        return out
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """Estimate.
+
+        Args:
+            x: State and conditions side by side [b, in_channels, f].
+            time: Position in the flow [b], from 0 (noise) to 1 (mel).
+
+        Returns:
+            Velocity [b, out_channels, f].
+        """
+        embedded = self._embed_time(time)
+        skips: list[Tensor] = []
+        for stage in self.down_blocks:
+            x = stage(x, embedded)
+            skips.append(x)
+            x = stage[2](x)  # type: ignore[index]
+        for stage in self.mid_blocks:
+            x = stage(x, embedded)
+        for stage in self.up_blocks:
+            skip = skips.pop()
+            # An odd number of frames comes back from halving and doubling one longer.
+            x = stage(torch.cat([x[..., : skip.shape[-1]], skip], dim=1), embedded)
+            x = stage[2](x)  # type: ignore[index]
+        out: Tensor = self.final_proj(self.final_block(x))
+        return out
