@@ -116,6 +116,10 @@ class Corpus(Sequence[Utterance]):
         """Return an utterance's length without reading its audio."""
         return float(self._entries[index]["samples"]) / SAMPLE_RATE
 
+    def text(self, index: int) -> str:
+        """Return what is said in an utterance without reading its audio."""
+        return str(self._entries[index]["text"])
+
     def indices(self, **fields: object) -> list[int]:
         """Return where every given field has the given value, e.g. ``role="caller"``."""
         return [

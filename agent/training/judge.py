@@ -14,6 +14,7 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -24,13 +25,9 @@ from agent.training.phrasings import words
 
 SAMPLE_RATE = 16_000
 _PHONE_RATE = 8_000
+_Audio: TypeAlias = npt.NDArray[np.float32]
 _DISCOUNT = 0.5
 _START, _END = "<s>", "</s>"
-
-
-def normalise(text: str) -> str:
-    """Return the text's words in lower case, one space apart, without punctuation."""
-    return " ".join(words(text))
 
 
 def word_errors(reference: str, hypothesis: str) -> int:
@@ -55,7 +52,7 @@ def word_error_rate(reference: str, hypothesis: str) -> float:
     return word_errors(reference, hypothesis) / length
 
 
-def mu_law(audio: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def mu_law(audio: _Audio) -> _Audio:
     """Quantise float32 [n] in [-1, 1] to 8 bits by the mu-law (ITU-T G.711), and back."""
     clipped = np.clip(audio, -1.0, 1.0)
     companded = np.sign(clipped) * np.log1p(255.0 * np.abs(clipped)) / np.log(256.0)
@@ -63,16 +60,20 @@ def mu_law(audio: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.asarray(np.sign(steps) * np.expm1(np.abs(steps) * np.log(256.0)) / 255.0, np.float32)
 
 
-def phone_band(audio: npt.NDArray[np.float32], rate: int) -> npt.NDArray[np.float32]:
+def resampled(audio: _Audio, rate: int, to: int = SAMPLE_RATE) -> _Audio:
+    """Return float32 [n] at another whole sample rate in Hz."""
+    divisor = math.gcd(rate, to)
+    return np.asarray(resample_poly(audio, to // divisor, rate // divisor), np.float32)
+
+
+def phone_band(audio: _Audio, rate: int) -> _Audio:
     """Return float32 [n] as it sounds after a phone line: 8 kHz mu-law, and back to 16 kHz.
 
     Args:
         audio: float32 [n] in [-1, 1].
         rate: Its sample rate in Hz.
     """
-    divisor = math.gcd(rate, _PHONE_RATE)
-    narrow = resample_poly(audio, _PHONE_RATE // divisor, rate // divisor)
-    return np.asarray(resample_poly(mu_law(narrow), 2, 1), np.float32)
+    return resampled(mu_law(resampled(audio, rate, to=_PHONE_RATE)), _PHONE_RATE)
 
 
 def trigram_model(sentences: Iterable[str]) -> str:
@@ -160,7 +161,7 @@ class Judge:
                 logfn=os.devnull,
             )
 
-    def recognise(self, audio: npt.NDArray[np.float32]) -> str:
+    def recognise(self, audio: _Audio) -> str:
         """Return the words heard in float32 [n] at 16 kHz, in lower case."""
         peak = float(np.abs(audio).max(initial=0.0))
         if peak == 0.0:
