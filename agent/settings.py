@@ -144,11 +144,13 @@ class TurnSettings(Section):
     Attributes:
         max_wait_secs: Silence after which the turn is over even though smart-turn finds it
             unfinished.
-        pre_roll_secs: Audio from before the speech was noticed that still belongs to the turn.
+        pre_roll_secs: Audio from before the speech began that still belongs to the turn.
+        min_speech_secs: Speech shorter than this is no turn, but a cough or a click.
     """
 
     max_wait_secs: float = Field(default=1.2, gt=0)
-    pre_roll_secs: float = Field(default=0.4, ge=0)
+    pre_roll_secs: float = Field(default=0.3, ge=0)
+    min_speech_secs: float = Field(default=0.25, ge=0)
 
 
 class AgentSettings(Section):

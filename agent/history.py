@@ -1,0 +1,135 @@
+"""What callers heard of the agent's answers, for Pipecat's context and for the model's session.
+
+An answer is made faster than it is heard, and a caller may cut it off. Only what was heard may be
+remembered: in the context (text) this module keeps the assistant's message at what the phone has
+confirmed; for the model's session (tokens) it says how many seconds of the last answer count.
+"""
+
+from dataclasses import dataclass, field
+from typing import cast
+
+from pipecat.processors.aggregators.llm_context import LLMContext, LLMContextMessage
+
+from agent.heard import heard_text
+
+
+@dataclass
+class Answer:
+    """One answer of the agent, from the request to its last sound at the caller's ear.
+
+    Attributes:
+        turn: Its number in the call.
+        text: The text made so far.
+        audio_seconds: Seconds of audio made so far.
+        started: The model was asked for it.
+        opened: Its beginning went down the pipeline.
+        token_seen: The engine has reported its first token.
+        complete: The model has made all of it.
+        cut: The caller cut it off.
+        settled: What was heard of it is final.
+        heard_seconds: Seconds of its audio that were heard.
+        heard: The text that goes with them.
+    """
+
+    turn: int
+    text: str = ""
+    audio_seconds: float = 0.0
+    started: bool = False
+    opened: bool = False
+    token_seen: bool = False
+    complete: bool = False
+    cut: bool = False
+    settled: bool = False
+    heard_seconds: float = 0.0
+    heard: str = ""
+    message: dict[str, str] | None = field(default=None, repr=False)
+
+    @property
+    def id(self) -> str:
+        """What its audio frames carry as ``context_id``."""
+        return f"answer-{self.turn}"
+
+
+class AnswerHistory:
+    """Follows a call's answers until each is settled."""
+
+    def __init__(self, context: LLMContext):
+        """Start with no answers.
+
+        Args:
+            context: Gets one assistant message for each answer of which anything was heard; it
+                grows while the answer plays.
+        """
+        self._context = context
+        self._turns = 0
+        self._open: dict[str, Answer] = {}
+        self._last_started: Answer | None = None
+
+    @property
+    def open(self) -> list[Answer]:
+        """Answers that are still being made or played, oldest first."""
+        return list(self._open.values())
+
+    def begin(self) -> Answer:
+        """Open the next answer."""
+        answer = Answer(self._turns)
+        self._turns += 1
+        self._open[answer.id] = answer
+        return answer
+
+    def start(self, answer: Answer) -> float | None:
+        """The model is about to be asked for an answer.
+
+        Returns:
+            Seconds of the previous answer that the model should remember, where the caller cut
+            it off; None where it keeps all of it.
+        """
+        previous, self._last_started = self._last_started, answer
+        answer.started = True
+        return previous.heard_seconds if previous is not None and previous.cut else None
+
+    def cut(self) -> list[Answer]:
+        """The caller barged in: no open answer goes on.
+
+        Returns:
+            The answers that were cut off by this.
+        """
+        cut = [answer for answer in self._open.values() if not answer.cut]
+        for answer in cut:
+            answer.cut = True
+        return cut
+
+    def hear(self, answer_id: str, seconds: float) -> Answer | None:
+        """So much of an answer's audio was heard.
+
+        Args:
+            answer_id: Which answer.
+            seconds: Seconds of its audio, from its first sample; never fewer than before.
+
+        Returns:
+            The answer, or None where it is not open (any more).
+        """
+        answer = self._open.get(answer_id)
+        if answer is None:
+            return None
+        answer.heard_seconds = max(answer.heard_seconds, seconds)
+        answer.heard = heard_text(
+            answer.text, answer.heard_seconds, answer.audio_seconds, answer.complete
+        )
+        self._write(answer)
+        return answer
+
+    def settle(self, answer: Answer) -> None:
+        """Nothing more of an answer will be heard; what was heard of it is final."""
+        if not answer.cut and answer.complete:
+            answer.heard_seconds, answer.heard = answer.audio_seconds, answer.text
+            self._write(answer)
+        answer.settled = True
+        self._open.pop(answer.id, None)
+
+    def _write(self, answer: Answer) -> None:
+        if answer.message is not None:
+            answer.message["content"] = answer.heard
+        elif answer.heard:
+            answer.message = {"role": "assistant", "content": answer.heard}
+            self._context.add_message(cast(LLMContextMessage, answer.message))

@@ -1,0 +1,433 @@
+"""GLM-4-Voice as a Pipecat speech-to-speech service.
+
+The service streams the caller's audio to the model's session while the caller speaks, asks for an
+answer when the turn strategy decides that the turn is over, and pushes the answer's audio and text
+as they come. On a barge-in it stops the model and remembers only what was heard.
+
+The turn strategies run in the user aggregator (Silero and smart-turn on the same audio), so the
+pipeline needs a VAD analyzer there. The transport confirms what was heard with
+:class:`agent.frames.AudioHeardFrame`.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from loguru import logger
+from numpy.typing import NDArray
+from pipecat.frames.frames import (
+    CancelFrame,
+    EndFrame,
+    Frame,
+    InputAudioRawFrame,
+    InterruptionFrame,
+    LLMContextFrame,
+    LLMFullResponseEndFrame,
+    LLMFullResponseStartFrame,
+    LLMServiceMetadataFrame,
+    LLMTextFrame,
+    TTSAudioRawFrame,
+    TTSSpeakFrame,
+    TTSStartedFrame,
+    TTSStoppedFrame,
+    TTSTextFrame,
+    UserStoppedSpeakingFrame,
+    VADUserStartedSpeakingFrame,
+    VADUserStoppedSpeakingFrame,
+)
+from pipecat.processors.aggregators.llm_context import LLMContext, standard_message_text
+from pipecat.processors.frame_processor import FrameDirection
+from pipecat.services.llm_service import LLMService
+from pipecat.services.settings import LLMSettings
+from pipecat.utils.errors import ErrorCategory
+from pipecat.utils.text.base_text_aggregator import TextType
+
+from agent.events import JSON, CallObserver
+from agent.frames import AudioHeardFrame
+from agent.history import Answer, AnswerHistory
+from agent.settings import AgentSettings
+from agent.speech.request import TurnRequest
+from agent.turn_audio import TurnAudio
+
+if TYPE_CHECKING:
+    from agent.triton import AnswerChunk
+
+CALLER_RATE = 16_000
+AGENT_RATE = 22_050
+
+
+class SpeechSession(Protocol):
+    """One call's conversation with the model; :class:`agent.triton.VoiceSession` is one."""
+
+    def push(self, audio: NDArray[np.float32]) -> None:
+        """Take the caller's next audio, 16 kHz in [-1, 1], without waiting."""
+
+    def discard(self) -> None:
+        """Forget the audio pushed since the last turn: it was no turn."""
+
+    def answer(self, request: TurnRequest | None = None) -> "AsyncIterator[AnswerChunk]":
+        """End the turn and yield the answer as it is made."""
+
+    async def stop(self) -> None:
+        """Stop the running answer."""
+
+    async def close(self) -> None:
+        """End the conversation and free what it holds; idempotent."""
+
+
+class GLMVoiceService(LLMService):
+    """Speech in, speech out, one instance a call.
+
+    Takes ``InputAudioRawFrame`` (16 kHz mono), the VAD's and the turn strategy's frames,
+    ``InterruptionFrame``, ``AudioHeardFrame``, ``LLMContextFrame`` (a typed message that ends the
+    context is an instruction to answer) and ``TTSSpeakFrame`` (words to say as they are).
+
+    Pushes ``LLMFullResponseStartFrame``, ``TTSStartedFrame``, ``LLMTextFrame`` and
+    ``TTSTextFrame``, ``TTSAudioRawFrame`` (22.05 kHz mono), ``TTSStoppedFrame``,
+    ``LLMFullResponseEndFrame``. Text frames are not for the context: the service itself keeps the
+    context's assistant messages at what was heard.
+    """
+
+    Settings = LLMSettings
+
+    def __init__(
+        self,
+        session: SpeechSession,
+        *,
+        context: LLMContext,
+        settings: AgentSettings,
+        observer: CallObserver,
+        **kwargs: Any,
+    ):
+        """Prepare a service for one call.
+
+        Args:
+            session: The call's conversation with the model; closed by :meth:`cleanup`.
+            context: Pipecat's context of the call, shared with the context aggregators.
+            settings: Sampling, system prompt and turn settings.
+            observer: Told what happens, as it happens.
+            **kwargs: Passed to :class:`LLMService`.
+        """
+        super().__init__(
+            settings=LLMSettings(
+                model="glm-4-voice",
+                system_instruction=settings.instructions,
+                temperature=settings.sampling.temperature,
+                max_tokens=settings.sampling.max_new_tokens,
+                top_p=settings.sampling.top_p,
+                top_k=None,
+                frequency_penalty=None,
+                presence_penalty=None,
+                seed=settings.sampling.seed,
+                filter_incomplete_user_turns=False,
+                user_turn_completion_config=None,
+            ),
+            **kwargs,
+        )
+        self._session = session
+        self._observer = observer
+        self._history = AnswerHistory(context)
+        vad, turn = settings.vad, settings.turn
+        # Speech is noticed start_secs after it began, so that much precedes the pre-roll's end.
+        self._audio = TurnAudio(round((vad.start_secs + turn.pre_roll_secs) * CALLER_RATE))
+        # What the VAD adds at the end of speech (stop_secs of silence, to be sure) and leaves out
+        # at its beginning, in samples of the time it reports as speech.
+        self._vad_surplus = (vad.stop_secs - vad.start_secs) * CALLER_RATE
+        self._min_speech = turn.min_speech_secs * CALLER_RATE
+        self._barged_in = False
+        self._answering: asyncio.Task[None] | None = None
+        self._stopping: set[asyncio.Task[None]] = set()
+        self._instructions: deque[TurnRequest] = deque()
+        self._last_instruction: object = None
+        # Held while frames of an answer, or the interruption that ends them, are pushed, so that
+        # no audio of an answer can follow the interruption down the pipeline.
+        self._output = asyncio.Lock()
+        self._released = False
+
+    def can_generate_metrics(self) -> bool:
+        """Time to first byte and processing time are measured."""
+        return True
+
+    def service_metadata_frame(self) -> LLMServiceMetadataFrame:
+        """A realtime service whose turns are decided by local strategies."""
+        return LLMServiceMetadataFrame(service_name=self.name, is_realtime_service=True)
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        """Handle one frame; all but instructions and heard reports travel on."""
+        await super().process_frame(frame, direction)
+        match frame:
+            case InputAudioRawFrame():
+                self._take_audio(frame)
+            case VADUserStartedSpeakingFrame():
+                self._push_audio(self._audio.speech_started())
+                self._observer.event("caller_speech_started")
+            case VADUserStoppedSpeakingFrame():
+                self._audio.speech_stopped()
+                self._observer.event("caller_speech_stopped")
+                await self.start_ttfb_metrics(start_time=frame.timestamp - frame.stop_secs)
+            case InterruptionFrame():
+                await self._interrupt(frame, direction)
+                return
+            case UserStoppedSpeakingFrame():
+                await self._end_turn()
+            case AudioHeardFrame():
+                self._hear(frame)
+                return
+            case LLMContextFrame():
+                self._take_context(frame.context)
+                return
+            case TTSSpeakFrame():
+                self._instruct(self._request(say=frame.text))
+                return
+            case _:
+                pass
+        await self.push_frame(frame, direction)
+
+    async def stop(self, frame: EndFrame) -> None:
+        """End gracefully: an answer that is being made is made to its end first."""
+        await super().stop(frame)
+        if self._answering is not None:
+            await asyncio.wait({self._answering})
+
+    async def cancel(self, frame: CancelFrame) -> None:
+        """End at once."""
+        await super().cancel(frame)
+        await self._release()
+
+    async def cleanup(self) -> None:
+        """Free everything, the model's session included; idempotent."""
+        await super().cleanup()  # type: ignore[no-untyped-call]
+        await self._release()
+
+    # --- the caller's turn
+
+    def _take_audio(self, frame: InputAudioRawFrame) -> None:
+        if frame.sample_rate != CALLER_RATE or frame.num_channels != 1:
+            raise ValueError(
+                f"caller audio has {frame.sample_rate} Hz and {frame.num_channels} channel(s), "
+                f"expected {CALLER_RATE} Hz mono"
+            )
+        samples = np.frombuffer(frame.audio, dtype="<i2").astype(np.float32) / 32768.0
+        self._push_audio(self._audio.take(samples))
+
+    def _push_audio(self, pieces: list[NDArray[np.float32]]) -> None:
+        for piece in pieces:
+            self._session.push(piece)
+
+    async def _end_turn(self) -> None:
+        """The turn strategy decided that the caller's turn is over."""
+        spoken = self._audio.spoken - self._vad_surplus
+        self._audio.end_turn()
+        # A cough is no turn, except where it made the agent fall silent: then silence would be
+        # the worse answer.
+        if spoken < self._min_speech and not self._barged_in:
+            self._session.discard()
+            await self.cancel_ttfb_metrics()  # type: ignore[no-untyped-call]
+            return
+        self._barged_in = False
+        for answer in self._history.open:
+            # No word from the phone about a cut answer: what it last confirmed has to do.
+            if answer.cut:
+                self._settle_cut(answer)
+        answer = self._history.begin()
+        self._event("turn_decided", answer)
+        self._begin(answer, self._request())
+
+    # --- typed turns
+
+    def _take_context(self, context: LLMContext) -> None:
+        """Answer the typed message at the end of the context, once."""
+        messages = context.get_messages()
+        message = messages[-1] if messages else None
+        if message is None or message is self._last_instruction or not isinstance(message, dict):
+            return
+        text = standard_message_text(message)
+        if message["role"] in ("user", "developer", "system") and text.strip():
+            self._last_instruction = message
+            self._instruct(self._request(instruction=text))
+
+    def _instruct(self, request: TurnRequest) -> None:
+        self._instructions.append(request)
+        self._next_instruction()
+
+    def _next_instruction(self) -> None:
+        """Begin the next typed turn, unless an answer is still being made or heard."""
+        if self._instructions and not self._history.open and not self._released:
+            self._begin(self._history.begin(), self._instructions.popleft())
+
+    # --- the answer
+
+    def _request(self, instruction: str | None = None, say: str | None = None) -> TurnRequest:
+        settings: Any = self._settings
+        return TurnRequest(
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            max_new_tokens=settings.max_tokens,
+            seed=settings.seed,
+            system=settings.system_instruction,
+            instruction=instruction,
+            say=say,
+        )
+
+    def _begin(self, answer: Answer, request: TurnRequest) -> None:
+        self._answering = self.create_task(
+            self._answer(answer, request, self._answering), f"{self}::{answer.id}"
+        )
+
+    async def _answer(
+        self, answer: Answer, request: TurnRequest, previous: asyncio.Task[None] | None
+    ) -> None:
+        if previous is not None:
+            # A stopped answer ends within one step; two at once the session cannot give.
+            await asyncio.wait({previous})
+        if answer.cut:
+            # The caller went on speaking: the audio so far belongs to the turn that follows.
+            return
+        heard_seconds = self._history.start(answer)
+        self._event("answer_started", answer)
+        if request.instruction or request.say:
+            await self.start_ttfb_metrics()
+        await self.start_processing_metrics()
+        try:
+            request = replace(request, heard_seconds=heard_seconds)
+            async for chunk in self._session.answer(request):
+                await self._speak(answer, chunk)
+            answer.complete = not answer.cut
+        except Exception as error:
+            # Whatever went wrong in the engine, the call goes on; the next turn may be answered.
+            self._event("error", answer, message=str(error))
+            await self.cancel_ttfb_metrics()  # type: ignore[no-untyped-call]
+            await self.push_error(
+                "the model's answer failed", exception=error, category=ErrorCategory.UNKNOWN
+            )
+        await self._finish(answer)
+
+    async def _speak(self, answer: Answer, chunk: "AnswerChunk") -> None:
+        """Push one chunk of an answer, unless the caller has cut it off."""
+        async with self._output:
+            if answer.cut:
+                return
+            if not answer.opened:
+                answer.opened = True
+                await self.push_frame(LLMFullResponseStartFrame())
+            if not answer.token_seen and "first_token" in chunk.timing:
+                answer.token_seen = True
+                names = ("tokenise", "first_token")
+                timing: dict[str, JSON] = {
+                    name: chunk.timing[name] for name in names if name in chunk.timing
+                }
+                self._event("first_token", answer, **timing)
+            if chunk.text:
+                answer.text += chunk.text
+                self._event("agent_text", answer, text=chunk.text)
+                await self._push_text(answer, chunk.text)
+            if chunk.audio.size:
+                await self._push_speech(answer, chunk)
+
+    async def _push_text(self, answer: Answer, text: str) -> None:
+        token = LLMTextFrame(text)
+        spoken = TTSTextFrame(text, text_type=TextType.TOKEN, context_id=answer.id)
+        spoken.includes_inter_frame_spaces = True
+        for frame in (token, spoken):
+            # What is made is not what is heard; the history keeps the context.
+            frame.append_to_context = False
+            await self.push_frame(frame)
+
+    async def _push_speech(self, answer: Answer, chunk: "AnswerChunk") -> None:
+        if not answer.audio_seconds:
+            await self.stop_ttfb_metrics()
+            first_audio = chunk.timing.get("first_audio")
+            self._event("first_audio", answer, first_audio=first_audio)
+            await self.push_frame(TTSStartedFrame(context_id=answer.id, append_to_context=False))
+        answer.audio_seconds += chunk.audio.size / AGENT_RATE
+        await self.push_frame(
+            TTSAudioRawFrame(
+                audio=chunk.audio.astype("<i2").tobytes(),
+                sample_rate=AGENT_RATE,
+                num_channels=1,
+                context_id=answer.id,
+            )
+        )
+
+    async def _finish(self, answer: Answer) -> None:
+        """The model has made what it will of an answer."""
+        await self.stop_processing_metrics()
+        async with self._output:
+            if answer.cut:
+                return
+            if answer.complete:
+                self._event("answer_finished", answer, text=answer.text)
+            if answer.audio_seconds:
+                await self.push_frame(TTSStoppedFrame(context_id=answer.id))
+            if answer.opened:
+                await self.push_frame(LLMFullResponseEndFrame())
+        if not answer.audio_seconds:
+            # Nothing to hear, so the phone will not report on it.
+            self._settle(answer)
+
+    # --- what was heard
+
+    async def _interrupt(self, frame: InterruptionFrame, direction: FrameDirection) -> None:
+        cut = self._history.cut()
+        self._instructions.clear()
+        async with self._output:
+            await self.push_frame(frame, direction)
+        for answer in cut:
+            self._barged_in = True
+            if not answer.audio_seconds:
+                self._settle_cut(answer)
+        running = self._answering is not None and not self._answering.done()
+        if running and any(answer.started for answer in cut):
+            task = self.create_task(self._stop_session(), f"{self}::stop")
+            self._stopping.add(task)
+            task.add_done_callback(self._stopping.discard)
+
+    async def _stop_session(self) -> None:
+        try:
+            await self._session.stop()
+        except Exception as error:
+            # The answer it should stop fails with the same cause, or ends by itself.
+            self._observer.event("error", message=str(error))
+            logger.warning("the model's answer could not be stopped")
+
+    def _hear(self, frame: AudioHeardFrame) -> None:
+        answer = self._history.hear(frame.answer_id, frame.seconds)
+        if answer is None:
+            return
+        if frame.interrupted:
+            answer.cut = True
+            self._settle_cut(answer)
+        elif frame.completed:
+            # Even where the caller began to speak just then: all of it was heard.
+            answer.cut = answer.cut and not answer.complete
+            self._settle(answer)
+
+    def _settle_cut(self, answer: Answer) -> None:
+        self._event(
+            "interrupted", answer, heard_seconds=answer.heard_seconds, heard_text=answer.heard
+        )
+        self._settle(answer)
+
+    def _settle(self, answer: Answer) -> None:
+        self._history.settle(answer)
+        self._event("heard", answer, text=answer.heard)
+        self._next_instruction()
+
+    def _event(self, name: str, answer: Answer, **fields: JSON) -> None:
+        self._observer.event(name, turn=answer.turn, **fields)
+
+    async def _release(self) -> None:
+        if self._released:
+            return
+        self._released = True
+        self._instructions.clear()
+        for task in [self._answering, *self._stopping]:
+            if task is not None and not task.done():
+                await self.cancel_task(task)
+        try:
+            await self._session.close()
+        except Exception as error:
+            self._observer.event("error", message=str(error))
