@@ -1,5 +1,6 @@
 """GLM-4-Voice in PyTorch: arrays and token ids, no server, no phone, no Pipecat."""
 
+from agent.speech.decoder import SpeechDecoder
 from agent.speech.language_model import LanguageModel
 
-__all__ = ["LanguageModel"]
+__all__ = ["LanguageModel", "SpeechDecoder"]

@@ -1,13 +1,14 @@
-"""Checkpoint files to configs and state dicts: the only place that knows how the published files are laid out.
+"""Checkpoint files to configs and state dicts: the only place that knows the published layout.
 
-Nothing in a checkpoint is ever executed: pickles are loaded with ``weights_only=True``, YAML object tags
-(``!new:``, ``!apply:``) are read as plain data, and the language model's remote code is ignored.
+Nothing in a checkpoint is ever executed: pickles are loaded with ``weights_only=True``, YAML object
+tags (``!new:``, ``!apply:``) are read as plain data, and the language model's remote code is
+ignored.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     try:
         with path.open(encoding="utf-8") as stream:
             # A SafeLoader subclass: tags become dicts, lists and strings, never objects.
-            value = yaml.load(stream, Loader=_PlainLoader)  # noqa: S506
+            value = yaml.load(stream, Loader=_PlainLoader)
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error})") from error
     except yaml.YAMLError as error:
@@ -217,3 +218,31 @@ def load_into(
         if name not in expected and not name.startswith(unused or ("\0",)):
             raise CheckpointError(f"{path}: tensor {name!r} belongs to no part of the model")
     module.load_state_dict({name: tensors[name] for name in expected})
+
+
+def fold_weight_norm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Replace each pair ``weight_g``, ``weight_v`` by their product (arXiv 1602.07868)."""
+    folded: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        if name.endswith(".weight_g"):
+            continue
+        if name.endswith(".weight_v") and f"{name[:-1]}g" in tensors:
+            direction = value.float()
+            norm = direction.flatten(1).norm(dim=1).view(-1, *[1] * (direction.ndim - 1))
+            folded[name.removesuffix("_v")] = direction * (tensors[f"{name[:-1]}g"].float() / norm)
+        else:
+            folded[name] = value
+    return folded
+
+
+def unfold_weight_norm(tensors: Mapping[str, Tensor], modules: Iterable[str]) -> dict[str, Tensor]:
+    """Store the weights of the named modules as ``weight_g`` and ``weight_v``, as published."""
+    normed = {f"{name}.weight" for name in modules}
+    unfolded: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        if name in normed:
+            norm = value.float().flatten(1).norm(dim=1).view(-1, *[1] * (value.ndim - 1))
+            unfolded[f"{name}_g"], unfolded[f"{name}_v"] = norm, value
+        else:
+            unfolded[name] = value
+    return unfolded

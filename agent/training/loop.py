@@ -1,0 +1,121 @@
+"""What every recipe shares: a schedule, weight averaging, a log, checkpoints that resume."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Loop:
+    """Counts the steps of one training and keeps its files in one directory.
+
+    ``last.pt`` holds everything a resumed run needs, ``log.jsonl`` a line for every report.
+
+    Args:
+        out: The directory; made if missing.
+        steps: Length of the training.
+        lr: Peak learning rate; warmed up over ``warmup`` steps, then a cosine down to 2 % of it.
+        parts: What is saved and restored, by name (modules, optimizers, averages).
+        save_every: Seconds between two saves.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        steps: int,
+        lr: float,
+        parts: dict[str, Any],
+        warmup: int = 200,
+        save_every: float = 120.0,
+    ) -> None:
+        self.out, self.steps, self.lr, self.parts, self.warmup = out, steps, lr, parts, warmup
+        self.save_every = save_every
+        self.step = 0
+        out.mkdir(parents=True, exist_ok=True)
+        path = out / "last.pt"
+        if path.is_file():
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+            for name, part in parts.items():
+                part.load_state_dict(saved[name])
+            self.step = saved["step"]
+        self.started, self.first = time.monotonic(), self.step
+        self.saved = self.started
+
+    def rate(self) -> float:
+        """Learning rate of the current step."""
+        if self.step < self.warmup:
+            return self.lr * (self.step + 1) / self.warmup
+        progress = min(1.0, (self.step - self.warmup) / max(1, self.steps - self.warmup))
+        return self.lr * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+    def advance(self, optimizer: torch.optim.Optimizer, loss: Tensor, clip: float = 1.0) -> None:
+        """One optimiser step on ``loss`` at the scheduled rate, with the gradient clipped."""
+        for group in optimizer.param_groups:
+            group["lr"] = self.rate()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, clip)
+        optimizer.step()
+        self.step += 1
+        if time.monotonic() - self.saved > self.save_every:
+            self.save()
+
+    def save(self) -> None:
+        """Write ``last.pt``; a kill while writing leaves the previous one."""
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        torch.save({**state, "step": self.step}, self.out / "last.tmp")
+        os.replace(self.out / "last.tmp", self.out / "last.pt")
+        self.saved = time.monotonic()
+
+    def report(self, **figures: float) -> None:
+        """Append figures to the log and print them with the time that is left."""
+        elapsed = time.monotonic() - self.started
+        left = elapsed / max(1, self.step - self.first) * (self.steps - self.step)
+        line = {"step": self.step, **{k: round(v, 5) for k, v in figures.items()}}
+        with (self.out / "log.jsonl").open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        print(f"{self.step}/{self.steps}  {shown}  left {left / 60:.1f} min", flush=True)
+
+
+class Average:
+    """Exponential moving average of a module's parameters."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.values = {name: p.detach().clone() for name, p in module.named_parameters()}
+
+    def update(self, module: nn.Module, step: int) -> None:
+        """Move towards the module; faster in the first steps, when the start still weighs."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for name, parameter in module.named_parameters():
+                self.values[name].lerp_(parameter, 1 - decay)
+
+    def copy_to(self, module: nn.Module) -> None:
+        """Set the module's parameters to the average."""
+        with torch.no_grad():
+            for name, parameter in module.named_parameters():
+                parameter.copy_(self.values[name])
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The averages by name."""
+        return self.values
+
+    def load_state_dict(self, values: dict[str, Tensor]) -> None:
+        """Take up saved averages."""
+        self.values = values
+
+
+def parameter_count(parts: Iterable[nn.Module]) -> int:
+    """Number of parameters of some modules together."""
+    return sum(p.numel() for part in parts for p in part.parameters())

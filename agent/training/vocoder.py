@@ -1,0 +1,205 @@
+"""Recipe of the vocoder: copy-synthesis of the agent's voice from its mel.
+
+The generator learns by regression (mel and multi-resolution STFT distances) with the measured pitch
+as its source; the pitch predictor learns the measured pitch beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import yaml
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.utils.parametrize import remove_parametrizations
+
+from agent.speech.checkpoint import unfold_weight_norm
+from agent.speech.vocoder import Vocoder
+from agent.training.data import Corpus
+from agent.training.loop import Average, Loop, parameter_count
+from agent.training.mel import HOP, SAMPLE_RATE, log_mel, pitch, to_decoder_rate
+from agent.training.voices import AGENT_VOICE
+
+
+@dataclass(frozen=True)
+class Take:
+    """One utterance of the agent's voice: audio [n], mel [80, f], pitch [f] in Hz."""
+
+    audio: Tensor
+    mel: Tensor
+    f0: Tensor
+
+
+def load_takes(data: Path, voice: str, cache: Path, shortest: int) -> list[Take]:
+    """Every training utterance of a voice that has at least ``shortest`` frames.
+
+    The measured features are kept in ``cache``, since the pitch takes a while.
+    """
+    if cache.is_file():
+        return [Take(*parts) for parts in torch.load(cache, weights_only=True)]
+    corpus = Corpus(data)
+    takes = []
+    for index in corpus.indices(voice=voice, split="train"):
+        audio = to_decoder_rate(corpus[index].audio)
+        frames = len(audio) // HOP
+        if frames < shortest:
+            continue
+        audio = audio[: frames * HOP]
+        wave = torch.from_numpy(audio)
+        takes.append(Take(wave, log_mel(wave), torch.from_numpy(pitch(audio, frames))))
+    if not takes:
+        raise ValueError(f"{data}: no utterance of voice {voice!r} to learn from")
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    torch.save([(t.audio, t.mel, t.f0) for t in takes], cache)
+    return takes
+
+
+def draw_batch(
+    takes: list[Take], batch: int, frames: int, rng: np.random.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Random segments: mel [b, 80, frames], f0 [b, frames], audio [b, frames * 256]."""
+    lengths = np.array([take.mel.shape[1] for take in takes], dtype=np.float64)
+    mels, pitches, waves = [], [], []
+    for index in rng.choice(len(takes), size=batch, p=lengths / lengths.sum()):
+        take = takes[int(index)]
+        begin = int(rng.integers(0, take.mel.shape[1] - frames + 1))
+        mels.append(take.mel[:, begin : begin + frames])
+        pitches.append(take.f0[begin : begin + frames])
+        waves.append(take.audio[begin * HOP : (begin + frames) * HOP])
+    return torch.stack(mels), torch.stack(pitches), torch.stack(waves)
+
+
+def stft_distance(made: Tensor, true: Tensor) -> Tensor:
+    """Spectral convergence and log-magnitude distance at four resolutions (arXiv 1910.11480).
+
+    Bins above 8 kHz, where the voice has nothing, do not count; those above the phone's 4 kHz
+    count a third, because a caller never hears them.
+    """
+    total = made.new_zeros(())
+    for n_fft in (256, 512, 1024, 2048):
+        window = torch.hann_window(n_fft)
+        magnitudes = []
+        for wave in (made, true):
+            spectrum = torch.stft(wave, n_fft, n_fft // 4, window=window, return_complex=True)
+            power = spectrum.real.square() + spectrum.imag.square()
+            magnitudes.append((power + 1e-7).sqrt())
+        frequency = torch.linspace(0, SAMPLE_RATE / 2, n_fft // 2 + 1)
+        weight = ((frequency < 4000) * 1.0 + ((frequency >= 4000) & (frequency < 8000)) * 0.33)[
+            None, :, None
+        ]
+        ours, theirs = magnitudes
+        convergence = ((ours - theirs) * weight).norm() / (theirs * weight).norm()
+        logs = ((ours.log() - theirs.log()).abs() * weight).sum() / (
+            weight.sum() * ours.shape[0] * ours.shape[2]
+        )
+        total = total + convergence + logs
+    return total / 4
+
+
+def pitch_distance(predicted: Tensor, true: Tensor) -> Tensor:
+    """L1 in units of 100 Hz, plus the cross-entropy of being on the right side of the threshold."""
+    voiced = (true > 0).to(predicted.dtype)
+    crossing = F.binary_cross_entropy_with_logits((predicted - 10.0) / 10.0, voiced)
+    return (predicted - true).abs().mean() / 100 + 0.3 * crossing
+
+
+def _convolutions(model: nn.Module) -> list[nn.Module]:
+    return [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv1d | nn.ConvTranspose1d) and "source_downs" not in name
+    ]
+
+
+def initialise(model: Vocoder, seed: int) -> None:
+    """Small normal weights in the filter's convolutions, as HiFi-GAN starts (arXiv 2010.05646)."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 3 and not name.startswith(("conv_pre", "f0_predictor")):
+            nn.init.normal_(parameter, 0.0, 0.01, generator=generator)
+
+
+def export(model: Vocoder, config: dict[str, Any], directory: Path) -> None:
+    """Write ``hift.pt`` (fp16) and the ``hift`` section of ``config.yaml``, as published."""
+    directory.mkdir(parents=True, exist_ok=True)
+    names = [n for n, m in model.named_modules() if m in set(_convolutions(model))]
+    tensors = unfold_weight_norm(model.state_dict(), names)
+    torch.save({name: value.half() for name, value in tensors.items()}, directory / "hift.pt")
+    path = directory / "config.yaml"
+    whole = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    whole = {"sample_rate": SAMPLE_RATE, "spk_embed_dim": 192} | whole | {"hift": config}
+    path.write_text(yaml.safe_dump(whole, sort_keys=False), encoding="utf-8")
+
+
+def main() -> None:
+    """Train, reporting to the terminal; ``--export`` writes the checkpoint at the end."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--settings", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--export", type=Path, help="directory of the decoder checkpoint")
+    arguments = parser.parse_args()
+    settings = yaml.safe_load(arguments.settings.read_text(encoding="utf-8"))
+    torch.set_num_threads(1)
+    model = Vocoder.from_config(settings["model"], arguments.settings)
+    initialise(model, settings["seed"])
+    for module in _convolutions(model):
+        weight_norm(module)
+    average = Average(model, settings["average"])
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=settings["lr"], betas=(0.8, 0.99), weight_decay=0.01
+    )
+    loop = Loop(
+        arguments.out,
+        settings["steps"],
+        settings["lr"],
+        {"model": model, "optimizer": optimizer, "average": average},
+    )
+    takes = load_takes(
+        arguments.data, AGENT_VOICE, arguments.out / "takes.pt", settings["frames"] + 1
+    )
+    seconds = sum(len(take.audio) for take in takes) / SAMPLE_RATE
+    print(
+        f"{parameter_count([model]):,} parameters, {len(takes)} utterances, {seconds / 60:.1f} min"
+    )
+    rng = np.random.default_rng(settings["seed"] + loop.step)
+    noise_source = torch.Generator().manual_seed(settings["seed"] + loop.step)
+    sums = torch.zeros(3)
+    while loop.step < loop.steps:
+        mel, f0, wave = draw_batch(takes, settings["batch"], settings["frames"], rng)
+        predicted = model.f0(mel)
+        # Late in the training the filter also meets the pitch it will be given when it serves.
+        driven = predicted.detach() if loop.step > loop.steps // 2 and rng.random() < 0.3 else f0
+        phase = model.draw_phase(noise_source).expand(len(mel), -1)
+        noise = torch.randn(
+            len(mel), model.config.nb_harmonics + 1, wave.shape[1], generator=noise_source
+        )
+        source = model.source(driven, phase, noise)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            made = model(mel, source)
+        mel_loss = (log_mel(made) - mel).abs().mean()
+        stft_loss = stft_distance(made, wave)
+        f0_loss = pitch_distance(predicted, f0)
+        loop.advance(optimizer, 2 * mel_loss + stft_loss + f0_loss, clip=5.0)
+        average.update(model, loop.step)
+        sums += torch.stack([mel_loss, stft_loss, f0_loss]).detach()
+        if loop.step % settings["report_every"] == 0:
+            mean = (sums / settings["report_every"]).tolist()
+            loop.report(mel=mean[0], stft=mean[1], f0=mean[2])
+            sums.zero_()
+    loop.save()
+    if arguments.export:
+        average.copy_to(model)
+        for module in _convolutions(model):
+            remove_parametrizations(module, "weight")
+        export(model, settings["model"], arguments.export)
+
+
+if __name__ == "__main__":
+    main()
