@@ -2,5 +2,6 @@
 
 from agent.speech.decoder import SpeechDecoder
 from agent.speech.language_model import LanguageModel
+from agent.speech.tokenizer import SpeechTokenizer
 
-__all__ = ["LanguageModel", "SpeechDecoder"]
+__all__ = ["LanguageModel", "SpeechDecoder", "SpeechTokenizer"]
