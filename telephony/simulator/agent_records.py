@@ -1,0 +1,139 @@
+"""Reads what the gateway writes down about a call, while it is being written."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of the gateway's record.
+
+    Attributes:
+        at: Unix seconds.
+        name: The event's static name (agent.events lists them).
+        fields: Everything else.
+    """
+
+    at: float
+    name: str
+    fields: dict[str, Any]
+
+
+class RecordTail:
+    """Follows one call's record, ``<records directory>/<call sid>.jsonl``."""
+
+    def __init__(self, path: Path) -> None:
+        """Follow a file that need not exist yet."""
+        self._path = path
+        self._offset = 0
+        self.events: list[Event] = []
+
+    def read(self) -> list[Event]:
+        """Take what was added since the last time.
+
+        Returns:
+            The new events; a line that is still being written waits for the next time.
+
+        Raises:
+            ValueError: A whole line is no event; the message names file and line.
+        """
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                added = file.read()
+        except FileNotFoundError:
+            return []
+        whole = added[: added.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        new = [self._parse(line) for line in whole.splitlines()]
+        self.events += new
+        return new
+
+    def _parse(self, line: bytes) -> Event:
+        try:
+            fields = json.loads(line)
+            return Event(float(fields.pop("at")), str(fields.pop("event")), fields)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(
+                f"{self._path}: expected a JSON object with at and event, got {line!r}"
+            ) from error
+
+
+@dataclass
+class AgentTurn:
+    """One answer, as the gateway tells it.
+
+    Attributes:
+        number: The gateway's count; the greeting is 0.
+        decided_at: Unix seconds at which it held the caller's turn for over, if there was one.
+        started_at: Unix seconds of its first event.
+        tokenise: Seconds the engine took for the audio that was left at the end of the turn.
+        first_token: Seconds the engine took from there to the language model's first token.
+        first_audio_at: Unix seconds at which the gateway had the first piece of audio.
+        text: All that the model said.
+        finished: The model has said all of it.
+        interrupted_at: Unix seconds of the barge-in, if it was cut off.
+        heard_seconds: How much of its audio was heard, where it was cut off.
+        heard_text: What the history holds of it.
+    """
+
+    number: int
+    started_at: float
+    decided_at: float | None = None
+    tokenise: float | None = None
+    first_token: float | None = None
+    first_audio_at: float | None = None
+    pieces: list[str] = field(default_factory=list)
+    finished: bool = False
+    interrupted_at: float | None = None
+    heard_seconds: float | None = None
+    heard_text: str | None = None
+
+    @property
+    def text(self) -> str:
+        """All that the model said so far."""
+        return " ".join("".join(self.pieces).split())
+
+
+def agent_turns(events: Sequence[Event]) -> list[AgentTurn]:
+    """Gather the events of each answer.
+
+    Args:
+        events: In the order of the record.
+
+    Returns:
+        The answers in the order in which they began.
+    """
+    turns: dict[int, AgentTurn] = {}
+    for event in events:
+        number = event.fields.get("turn")
+        if not isinstance(number, int):
+            continue
+        turn = turns.setdefault(number, AgentTurn(number, event.at))
+        _apply(turn, event)
+    return list(turns.values())
+
+
+def _apply(turn: AgentTurn, event: Event) -> None:
+    fields = event.fields
+    match event.name:
+        case "turn_decided":
+            turn.decided_at = event.at
+        case "first_token":
+            turn.tokenise = fields.get("tokenise")
+            turn.first_token = fields.get("first_token")
+        case "first_audio":
+            turn.first_audio_at = event.at
+        case "agent_text":
+            turn.pieces.append(str(fields.get("text", "")))
+        case "answer_finished":
+            turn.finished = True
+        case "interrupted":
+            turn.interrupted_at = event.at
+            turn.heard_seconds = fields.get("heard_seconds")
+            turn.heard_text = fields.get("heard_text")
+        case "heard":
+            turn.heard_text = fields.get("text")

@@ -1,0 +1,202 @@
+"""The scripted caller: listens to the agent, speaks its lines, hangs up.
+
+It knows no clock and no network. Every 20 ms it is handed what the phone plays and hands back what
+the microphone picks up; positions count samples at 8 kHz since the start of the media stream.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from telephony.simulator.audible import SAMPLE_RATE, Ear, audible_spans
+from telephony.simulator.scenario import Moment, Scenario
+
+FRAME = 160
+"""Samples in 20 ms."""
+AFTER_A_SHORT_ANSWER_MS = 700
+"""Silence that ends an answer in the ears of a caller who means to interrupt it."""
+_SILENCE = np.zeros(FRAME, np.int16)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A recording of a turn.
+
+    Attributes:
+        audio: int16 [n] at 8 kHz.
+        first: Its first audible sample.
+        end: The sample after its last audible one.
+    """
+
+    audio: NDArray[np.int16]
+    first: int
+    end: int
+
+    @classmethod
+    def of(cls, audio: NDArray[np.int16]) -> "Line":
+        """Find out where a recording is audible.
+
+        Raises:
+            ValueError: It is not audible anywhere.
+        """
+        spans = audible_spans(audio)
+        if not spans:
+            raise ValueError("nothing audible in it")
+        return cls(audio, spans[0][0], spans[-1][1])
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """A line that was spoken.
+
+    Attributes:
+        turn: Index of the turn in the scenario.
+        start: First audible sample.
+        end: The sample after the last audible one, as far as it was spoken.
+        over_agent: The agent was talking when the line started.
+        waited_in_vain: The agent did not say what the line had waited for.
+    """
+
+    turn: int
+    start: int
+    end: int
+    over_agent: bool
+    waited_in_vain: bool
+
+
+class State(Enum):
+    """What the caller does."""
+
+    LISTENING = "listening"
+    SPEAKING = "speaking"
+    HUNG_UP = "hung up"
+
+
+class Caller:
+    """Speaks the lines of one scenario.
+
+    Attributes:
+        state: What it does now.
+        spoken: Its lines so far; the current one is added when it starts.
+    """
+
+    def __init__(self, scenario: Scenario, lines: Sequence[Line]) -> None:
+        """Prepare a call.
+
+        Args:
+            scenario: The script.
+            lines: One recording for each of its turns.
+        """
+        if len(lines) != len(scenario.turns):
+            raise ValueError(f"expected {len(scenario.turns)} lines, got {len(lines)}")
+        self.state = State.LISTENING
+        self.spoken: list[Spoken] = []
+        self._scenario = scenario
+        self._lines = lines
+        self._ear = Ear()
+        self._next = 0
+        self._line_position = 0
+        self._waiting_since = 0
+        self._expects_agent = scenario.greeting is not None
+
+    @property
+    def position(self) -> int:
+        """Samples of the call so far."""
+        return self._ear.position
+
+    def tick(self, heard: NDArray[np.int16]) -> NDArray[np.int16] | None:
+        """Live through 20 ms.
+
+        Args:
+            heard: int16 [160]: what the phone plays meanwhile.
+
+        Returns:
+            int16 [160]: what the caller says meanwhile; None: it has hung up.
+        """
+        frame = self._act()
+        if frame is not None:
+            self._ear.hear(heard)
+        return frame
+
+    def _act(self) -> NDArray[np.int16] | None:
+        if self.position >= _samples(self._scenario.longest_ms):
+            self.state = State.HUNG_UP
+        if self.state is State.LISTENING:
+            self._consider()
+        if self.state is State.HUNG_UP:
+            return None
+        if self.state is State.SPEAKING:
+            return self._speak()
+        return _SILENCE
+
+    def _consider(self) -> None:
+        last = self._next == len(self._scenario.turns)
+        when = self._scenario.hang_up if last else self._scenario.turns[self._next].when
+        ready, in_vain = self._is_time(when)
+        if not ready:
+            return
+        if last:
+            self.state = State.HUNG_UP
+            return
+        line = self._lines[self._next]
+        self.spoken.append(
+            Spoken(
+                turn=self._next,
+                start=self.position + line.first,
+                end=self.position + line.end,
+                over_agent=self._talking,
+                waited_in_vain=in_vain,
+            )
+        )
+        self.state = State.SPEAKING
+        self._line_position = 0
+
+    def _is_time(self, when: Moment) -> tuple[bool, bool]:
+        """Whether the moment has come, and whether it came because waiting led to nothing."""
+        if when.at_ms is not None:
+            return self.position >= _samples(when.at_ms), False
+        onset = self._ear.onset
+        if onset is None:
+            if not self._expects_agent and when.after_agent is not None:
+                return self._silent_for >= _samples(when.after_agent.silence_ms), False
+            patience = _samples(self._scenario.patience_ms)
+            return self.position - self._waiting_since >= patience, True
+        if when.during_agent is not None:
+            if self.position - onset >= _samples(when.during_agent.after_ms):
+                return True, not self._talking
+            # The answer was shorter than that: nobody is left to interrupt.
+            return self._silent_for >= _samples(AFTER_A_SHORT_ANSWER_MS), True
+        assert when.after_agent is not None
+        return self._silent_for >= _samples(when.after_agent.silence_ms), False
+
+    def _speak(self) -> NDArray[np.int16]:
+        line = self._lines[self._next]
+        begin = self._line_position
+        frame = line.audio[begin : begin + FRAME]
+        self._line_position += FRAME
+        if begin < line.end <= self._line_position:
+            # From here on whatever the agent says is an answer, even while the recording runs out.
+            self._waiting_since = self.position + line.end - begin
+            self._ear.forget()
+        if self._line_position >= len(line.audio):
+            self.state = State.LISTENING
+            self._next += 1
+            self._expects_agent = True
+        return np.concatenate([frame, _SILENCE[len(frame) :]])
+
+    @property
+    def _silent_for(self) -> int:
+        return min(self._ear.silent_for, self.position - self._waiting_since)
+
+    @property
+    def _talking(self) -> bool:
+        return self._ear.last_audible is not None and self._ear.silent_for < _samples(
+            AFTER_A_SHORT_ANSWER_MS
+        )
+
+
+def _samples(milliseconds: int) -> int:
+    return milliseconds * SAMPLE_RATE // 1000

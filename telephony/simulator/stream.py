@@ -1,0 +1,208 @@
+"""One media stream, from Twilio's side of the WebSocket."""
+
+import asyncio
+import contextlib
+
+import aiohttp
+
+from telephony import mulaw
+from telephony.clock import Clock
+from telephony.media_streams import (
+    FRAME_BYTES,
+    FRAME_SECONDS,
+    Clear,
+    Connected,
+    Mark,
+    MarkReturned,
+    Media,
+    Play,
+    ProtocolError,
+    Start,
+    Stop,
+    ToTwilio,
+    TwilioEvent,
+)
+from telephony.simulator import trace
+from telephony.simulator.caller import Caller
+from telephony.simulator.playback import PlaybackBuffer
+
+OUTBOX = 250
+"""Messages that may wait for a server that does not read: five seconds of audio (error 31930)."""
+CLOSE_SECONDS = 5.0
+"""How long a server may take to read the last messages and close its side."""
+
+
+class MediaStream:
+    """Runs one stream: a tick every 20 ms, in step with the clock.
+
+    At tick k, which is due ``k * 20 ms`` after the start: what the caller said since tick k-1 is
+    sent, marks whose audio has been played are returned, and the buffer hands out what the phone
+    plays until tick k+1. A late tick delays none of the following ones.
+    """
+
+    def __init__(
+        self,
+        socket: aiohttp.ClientWebSocketResponse,
+        clock: Clock,
+        call: trace.CallTrace,
+        stream: trace.StreamTrace,
+        start: Start,
+    ) -> None:
+        """Prepare a stream on an open socket.
+
+        Args:
+            socket: Connected to the server.
+            clock: Tells the time and waits.
+            call: Receives errors.
+            stream: Receives everything else.
+            start: The start event to send.
+        """
+        self._socket = socket
+        self._clock = clock
+        self._call = call
+        self._trace = stream
+        self._start = start
+        self._reader = ToTwilio(start.stream_sid)
+        self._buffer = PlaybackBuffer()
+        self._pending: list[trace.Mark] = []
+        self._outbox: asyncio.Queue[TwilioEvent] = asyncio.Queue(OUTBOX)
+        self._sequence = start.sequence
+        self._overflow = False
+
+    async def run(self, caller: Caller) -> trace.Cause:
+        """Talk until one side ends it.
+
+        Args:
+            caller: Who speaks and listens.
+
+        Returns:
+            Who ended it.
+        """
+        receiving = asyncio.create_task(self._receive())
+        sending = asyncio.create_task(self._send())
+        try:
+            self._put(Connected())
+            self._put(self._start)
+            ended = await self._talk(caller, receiving)
+            if ended is trace.Cause.CALLER_HUNG_UP:
+                self._put(self._stop())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await self._flush(sending)
+                    await self._socket.close()
+            return ended
+        finally:
+            self._trace.unplayed = self._buffer.waiting
+            for task in (receiving, sending):
+                task.cancel()
+            await asyncio.gather(receiving, sending, return_exceptions=True)
+
+    async def _talk(self, caller: Caller, receiving: asyncio.Task[None]) -> trace.Cause:
+        self._trace.started_at = self._clock.time()
+        said = None
+        tick = 0
+        while True:
+            due = self._trace.started_at + tick * FRAME_SECONDS
+            await self._clock.sleep(max(0.0, due - self._clock.time()))
+            self._trace.lateness.append(max(0.0, self._clock.time() - due))
+            if receiving.done():
+                receiving.result()
+                return self._server_closed()
+            if said is not None:
+                self._put(self._media(mulaw.encode(said), tick))
+            if self._overflow:
+                self._error(31930, "the server does not read what is sent")
+                return trace.Cause.STREAM_FAILED
+            played = self._buffer.tick()
+            self._return_marks(played.marks, cleared=False)
+            heard = mulaw.decode(played.audio)
+            said = caller.tick(heard)
+            if said is None:
+                return trace.Cause.CALLER_HUNG_UP
+            self._trace.caller.append(said)
+            self._trace.agent.append(heard)
+            self._trace.fed.append(played.samples)
+            tick += 1
+
+    async def _receive(self) -> None:
+        async for message in self._socket:
+            if message.type is aiohttp.WSMsgType.ERROR:
+                return
+            try:
+                self._take(self._reader.receive(message.data))
+            except ProtocolError as error:
+                # Twilio logs what it cannot use and goes on.
+                self._error(31951, error.reason)
+
+    def _take(self, event: Play | Mark | Clear) -> None:
+        match event:
+            case Play(payload=payload):
+                discarded = self._buffer.media(payload)
+                if discarded and not self._trace.discarded:
+                    self._error(31931, "more than ten minutes of audio were waiting to be played")
+                self._trace.discarded += discarded
+            case Mark(mark=name):
+                self._buffer.mark(name)
+                mark = trace.Mark(name, self._position)
+                self._trace.marks.append(mark)
+                self._pending.append(mark)
+            case Clear():
+                self._trace.clears.append(self._position)
+                self._return_marks(self._buffer.clear(), cleared=True)
+
+    async def _send(self) -> None:
+        while True:
+            event = await self._outbox.get()
+            try:
+                await self._socket.send_str(event.to_json())
+            except (ConnectionError, aiohttp.ClientError):
+                return
+            finally:
+                self._outbox.task_done()
+
+    async def _flush(self, sending: asyncio.Task[None]) -> None:
+        flushed = asyncio.create_task(self._outbox.join())
+        await asyncio.wait({flushed, sending}, return_when=asyncio.FIRST_COMPLETED)
+        flushed.cancel()
+
+    def _return_marks(self, names: tuple[str, ...], *, cleared: bool) -> None:
+        for name in names:
+            mark = self._pending.pop(0)
+            mark.returned, mark.cleared = self._position, cleared
+            self._put(MarkReturned(self._start.stream_sid, name, self._next()))
+
+    def _put(self, event: TwilioEvent) -> None:
+        try:
+            self._outbox.put_nowait(event)
+        except asyncio.QueueFull:
+            self._overflow = True
+
+    def _media(self, payload: bytes, tick: int) -> Media:
+        return Media(
+            stream_sid=self._start.stream_sid,
+            payload=payload,
+            timestamp=round((tick - 1) * FRAME_SECONDS * 1000),
+            chunk=tick,
+            sequence=self._next(),
+        )
+
+    def _stop(self) -> Stop:
+        start = self._start
+        return Stop(start.stream_sid, start.account_sid, start.call_sid, self._next())
+
+    def _server_closed(self) -> trace.Cause:
+        if self._socket.close_code in (1000, 1001):
+            return trace.Cause.AGENT_HUNG_UP
+        self._error(31921, f"the server closed the socket with code {self._socket.close_code}")
+        return trace.Cause.STREAM_FAILED
+
+    def _error(self, code: int, detail: str) -> None:
+        self._call.errors.append(trace.TwilioError(code, self._clock.time(), detail))
+
+    def _next(self) -> int:
+        self._sequence += 1
+        return self._sequence
+
+    @property
+    def _position(self) -> int:
+        return len(self._trace.agent) * FRAME_BYTES

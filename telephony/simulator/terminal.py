@@ -1,0 +1,218 @@
+"""The conversation as it happens, for a person at a terminal."""
+
+import re
+import textwrap
+from collections.abc import Sequence
+from typing import Protocol, TextIO
+
+from telephony.simulator.report import CallReport, Check, Latency, TurnReport
+
+PARTS = (
+    ("decision", "decision"),
+    ("tokenise", "tokenise"),
+    ("first_token", "first token"),
+    ("first_audio", "first audio"),
+    ("transport", "transport"),
+)
+"""Fields of ``Latency`` that add up to the whole, and what they are called, in order of time."""
+
+_FIELDS = tuple(field for field, _ in PARTS)
+_WIDTH = 100
+_INDENT = " " * 17
+_CAPTION = 34
+
+
+class Watcher(Protocol):
+    """Is told about a call while it goes on. Times are seconds of the call."""
+
+    def answered(self, webhook_ms: float, connect_ms: float) -> None:
+        """The webhook answered and the media stream is open."""
+        ...
+
+    def caller_speaks(self, at: float, text: str, over_agent: bool) -> None:
+        """The caller begins a line."""
+        ...
+
+    def agent_says(self, at: float, text: str) -> None:
+        """The next piece of the agent's text has been generated."""
+        ...
+
+    def turn_over(self, turn: TurnReport) -> None:
+        """The conversation has gone past a turn; its report is not final yet."""
+        ...
+
+    def call_over(self, report: CallReport) -> None:
+        """The call has ended."""
+        ...
+
+
+class Quiet:
+    """A watcher that does not care."""
+
+    def answered(self, webhook_ms: float, connect_ms: float) -> None:
+        """Nothing."""
+
+    def caller_speaks(self, at: float, text: str, over_agent: bool) -> None:
+        """Nothing."""
+
+    def agent_says(self, at: float, text: str) -> None:
+        """Nothing."""
+
+    def turn_over(self, turn: TurnReport) -> None:
+        """Nothing."""
+
+    def call_over(self, report: CallReport) -> None:
+        """Nothing."""
+
+
+class Terminal:
+    """Prints a call line by line; plain text, so that it reads the same in a log."""
+
+    def __init__(self, out: TextIO) -> None:
+        """Print to a stream."""
+        self._out = out
+        self._column = 0
+        self._space = False
+        self._agent_talks = False
+
+    def step(self, text: str) -> None:
+        """One step of the preparations."""
+        self._print(f"  {text}")
+
+    def heading(self, text: str) -> None:
+        """What comes next."""
+        self._print(f"\n{text}")
+
+    def answered(self, webhook_ms: float, connect_ms: float) -> None:
+        """Print how the call was answered."""
+        self.step(f"webhook answered in {webhook_ms:.0f} ms, stream open in {connect_ms:.0f} ms\n")
+
+    def caller_speaks(self, at: float, text: str, over_agent: bool) -> None:
+        """Print the caller's line."""
+        self._break()
+        self._say(at, "caller", f"(over the agent) {text}" if over_agent else text)
+
+    def agent_says(self, at: float, text: str) -> None:
+        """Add to the agent's line, word by word."""
+        if not self._agent_talks:
+            self._break()
+            self._write(f"{_clock(at):>8}  agent  ")
+            self._column = len(_INDENT)
+            self._agent_talks = True
+            self._space = False
+            text = text.lstrip()
+        for part in re.split(r"(\s+)", text):
+            if part.isspace():
+                self._space = True
+            elif part:
+                self._word(part)
+        self._out.flush()
+
+    def _word(self, word: str) -> None:
+        """Write a word, or the rest of one that an earlier piece began."""
+        if self._space and self._column + 1 + len(word) > _WIDTH:
+            self._write(f"\n{_INDENT}")
+            self._column = len(_INDENT)
+        elif self._space:
+            self._write(" ")
+            self._column += 1
+        self._write(word)
+        self._column += len(word)
+        self._space = False
+
+    def turn_over(self, turn: TurnReport) -> None:
+        """Print how long the answer took and what did not hold."""
+        self._break()
+        if turn.barge_in is not None:
+            self._note(f"the agent fell silent {turn.barge_in.silent_after_ms:.0f} ms later")
+        if turn.latency is not None:
+            self._note(describe(turn.latency))
+        for check in turn.checks:
+            if not check.passed:
+                self._note(complaint(check))
+
+    def call_over(self, report: CallReport) -> None:
+        """Print the table and the verdict."""
+        self._break()
+        self._print(f"\n{report.cause} after {report.duration:.1f} s\n")
+        for line in table(report.turns):
+            self._print(line)
+        for check in report.checks:
+            if not check.passed:
+                self._print(complaint(check))
+        if report.gaps:
+            longest = max(end - begin for begin, end in report.gaps) * 1000
+            self._print(f"gaps in the agent's audio: {len(report.gaps)}, longest {longest:.0f} ms")
+        if report.lateness is not None:
+            late = report.lateness
+            self._print(
+                "the simulator's own lateness: "
+                f"median {late.median:.1f} ms, p99 {late.p99:.1f} ms, worst {late.worst:.1f} ms"
+            )
+
+    def _say(self, at: float, who: str, text: str) -> None:
+        lines = textwrap.wrap(text, _WIDTH - len(_INDENT)) or [""]
+        self._print(f"{_clock(at):>8}  {who:<7}{lines[0]}")
+        for line in lines[1:]:
+            self._print(f"{_INDENT}{line}")
+
+    def _note(self, text: str) -> None:
+        for line in textwrap.wrap(text, _WIDTH - len(_INDENT) - 2):
+            self._print(f"{_INDENT}· {line}")
+
+    def _break(self) -> None:
+        if self._agent_talks:
+            self._print("")
+        self._agent_talks = False
+
+    def _print(self, text: str) -> None:
+        self._write(f"{text}\n")
+        self._out.flush()
+
+    def _write(self, text: str) -> None:
+        self._out.write(text)
+
+
+def describe(latency: Latency) -> str:
+    """A voice-to-voice time and its parts as one line of text."""
+    parts = [
+        f"{value:.0f} {name}"
+        for field, name in PARTS
+        if (value := getattr(latency, field)) is not None
+    ]
+    sum_of = f" = {' + '.join(parts)}" if parts else ""
+    return f"{latency.voice_to_voice:.0f} ms voice to voice{sum_of}"
+
+
+def complaint(check: Check) -> str:
+    """A check that does not hold as one line of text."""
+    verdict = "UNKNOWN" if check.passed is None else "FAILED"
+    return f"{verdict} {check.name}: expected {check.expected}; found {check.found}"
+
+
+def table(turns: Sequence[TurnReport]) -> list[str]:
+    """All turns with their latencies (milliseconds) as lines of text."""
+    headings = ["voice to voice", *(name for _, name in PARTS)]
+    titles = "".join(f"  {heading:>11}" for heading in headings)
+    lines = [f"{'turn':>4}  {'caller':<{_CAPTION}}{titles}  expectations"]
+    for turn in turns:
+        number = "" if turn.index is None else str(turn.index + 1)
+        caption = "(greeting)" if turn.caller is None else turn.caller
+        if turn.barge_in is not None:
+            caption = f"↯ {caption}"
+        caption = textwrap.shorten(caption, _CAPTION, placeholder="…")
+        values = [None] * len(headings)
+        if turn.latency is not None:
+            values = [getattr(turn.latency, field) for field in ("voice_to_voice", *_FIELDS)]
+        cells = [
+            f"{'–' if value is None else format(value, '.0f'):>{max(11, len(heading))}}"
+            for heading, value in zip(headings, values, strict=True)
+        ]
+        held = sum(bool(check.passed) for check in turn.checks)
+        verdict = "held" if turn.passed else f"{held} of {len(turn.checks)} held"
+        lines.append(f"{number:>4}  {caption:<{_CAPTION}}  {'  '.join(cells)}  {verdict}")
+    return lines
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds // 60)}:{seconds % 60:04.1f}"
