@@ -129,13 +129,13 @@ class VADSettings(Section):
         stop_secs: Seconds of silence before the turn detector is asked. This is latency on
             every turn.
         min_volume: Loudness from 0 to 1 below which a window is no speech. Phone lines are
-            quieter than Pipecat's default of 0.6 assumes.
+            quieter than Pipecat's default of 0.6 assumes: with it speech is noticed late.
     """
 
     confidence: float = Field(default=0.7, gt=0, lt=1)
     start_secs: float = Field(default=0.2, gt=0)
     stop_secs: float = Field(default=0.2, gt=0)
-    min_volume: float = Field(default=0.4, ge=0, le=1)
+    min_volume: float = Field(default=0.3, ge=0, le=1)
 
 
 class TurnSettings(Section):
@@ -144,12 +144,15 @@ class TurnSettings(Section):
     Attributes:
         max_wait_secs: Silence after which the turn is over even though smart-turn finds it
             unfinished.
+        ask_again_secs: How often smart-turn is asked again while the silence lasts. It is sure
+            of more turns after 0.4 s of silence than after 0.2 s.
         pre_roll_secs: Audio from before the speech began that still belongs to the turn.
         min_speech_secs: Speech shorter than this is no turn, but a cough or a click.
     """
 
     max_wait_secs: float = Field(default=1.2, gt=0)
-    pre_roll_secs: float = Field(default=0.3, ge=0)
+    ask_again_secs: float = Field(default=0.1, gt=0)
+    pre_roll_secs: float = Field(default=0.4, ge=0)
     min_speech_secs: float = Field(default=0.25, ge=0)
 
 

@@ -1,0 +1,113 @@
+"""Silero and smart-turn, loaded once for the process and shared by its calls.
+
+Pipecat loads both models anew for every call, 140 ms of blocking work. Their ONNX Runtime sessions
+hold no call's state and may run from many threads at once, so they are shared; the recurrent state,
+audio buffers and worker thread are each call's own.
+
+The two subclasses replace Pipecat's constructors, which load, and nothing else; they rest on
+attributes of Pipecat 1.14, to which the package is pinned.
+"""
+
+import copy
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime  # type: ignore[import-untyped]
+from pipecat.audio.turn.base_turn_analyzer import EndOfTurnState
+from pipecat.audio.turn.smart_turn.base_smart_turn import BaseSmartTurn, SmartTurnParams
+from pipecat.audio.turn.smart_turn.local_smart_turn_v3 import LocalSmartTurnAnalyzerV3
+from pipecat.audio.vad.silero import SileroOnnxModel, SileroVADAnalyzer
+from pipecat.audio.vad.vad_analyzer import VADAnalyzer, VADParams
+
+from agent.settings import TurnSettings, VADSettings
+
+SAMPLE_RATE = 16_000
+
+
+class _SharedSilero(SileroVADAnalyzer):
+    def __init__(self, model: SileroOnnxModel, params: VADParams):
+        VADAnalyzer.__init__(self, sample_rate=SAMPLE_RATE, params=params)
+        self._model = copy.copy(model)  # its session stays shared
+        self._model.reset_states()  # type: ignore[no-untyped-call]
+        self._windows_since_reset = 0
+        self._low_confidence_windows = 0
+
+
+class _SharedSmartTurn(LocalSmartTurnAnalyzerV3):
+    """Asks smart-turn not only when the VAD reports silence, but again while the silence lasts."""
+
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        params: SmartTurnParams,
+        ask_again_secs: float,
+    ):
+        BaseSmartTurn.__init__(self, sample_rate=SAMPLE_RATE, params=params)
+        self._session = session
+        self._log_data = False
+        self._ask_again_ms = 1000.0 * ask_again_secs
+        self._ask_at_ms = self._ask_again_ms
+        self._asked: Future[tuple[EndOfTurnState, Any]] | None = None
+
+    def append_audio(self, buffer: bytes, is_speech: bool) -> EndOfTurnState:
+        """Take audio; in silence, ask in the background and report the answer when it is there."""
+        state = super().append_audio(buffer, is_speech)
+        if is_speech or not self._speech_triggered:
+            self._forget_question()
+        elif self._asked is not None:
+            if self._asked.done():
+                verdict, _ = self._asked.result()
+                self._asked = None
+                if verdict is EndOfTurnState.COMPLETE:
+                    self._clear(verdict)
+                    return verdict
+        elif self._silence_ms >= self._ask_at_ms:
+            self._ask_at_ms = self._silence_ms + self._ask_again_ms
+            self._asked = self._model_executor.submit(
+                self._process_speech_segment, list(self._audio_buffer)
+            )
+        return state
+
+    def _clear(self, turn_state: EndOfTurnState) -> None:
+        super()._clear(turn_state)
+        self._forget_question()
+
+    def _forget_question(self) -> None:
+        self._asked = None
+        self._ask_at_ms = self._ask_again_ms
+
+
+@dataclass(frozen=True)
+class SharedModels:
+    """What decides on speech and turns, for all calls of a process; see :meth:`load`."""
+
+    silero: SileroOnnxModel
+    smart_turn: onnxruntime.InferenceSession
+
+    @classmethod
+    def load(cls) -> "SharedModels":
+        """Load both models, one thread each, and run each once so that no call pays for it."""
+        silero = SileroVADAnalyzer(sample_rate=SAMPLE_RATE)._model
+        silero(np.zeros(512, dtype=np.float32), SAMPLE_RATE)
+        analyzer = LocalSmartTurnAnalyzerV3(sample_rate=SAMPLE_RATE, cpu_count=1)
+        analyzer._predict_endpoint(np.zeros(SAMPLE_RATE, dtype=np.float32))
+        return cls(silero, analyzer._session)
+
+    def vad(self, settings: VADSettings) -> SileroVADAnalyzer:
+        """A voice activity detector for one call, at 16 kHz."""
+        params = VADParams(
+            confidence=settings.confidence,
+            start_secs=settings.start_secs,
+            stop_secs=settings.stop_secs,
+            min_volume=settings.min_volume,
+        )
+        return _SharedSilero(self.silero, params)
+
+    def turn_analyzer(self, turn: TurnSettings, vad: VADSettings) -> LocalSmartTurnAnalyzerV3:
+        """An end-of-turn detector for one call, at 16 kHz."""
+        # Smart-turn counts silence from when the VAD reports it, stop_secs after it began.
+        patience = max(turn.max_wait_secs - vad.stop_secs, 0.0)
+        params = SmartTurnParams(stop_secs=patience)
+        return _SharedSmartTurn(self.smart_turn, params, turn.ask_again_secs)
