@@ -23,7 +23,6 @@ from types import TracebackType
 from typing import Any
 
 import tritonclient.grpc.aio as grpcclient
-from loguru import logger
 from tritonclient.utils import InferenceServerException
 
 ENSEMBLE = "glm_voice"

@@ -1,0 +1,193 @@
+"""The language model as a service: one thread steps the engine for every session that answers."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from loguru import logger
+
+from agent.speech.answer import AnswerPiece
+from agent.speech.generation import CapacityError, GenerationEngine
+from agent.speech.request import TurnRequest
+
+_REMEMBERED_STOPS = 1024
+_EXPIRY_SECONDS = 1.0
+
+
+class AnswerReply(Protocol):
+    """Where one answer's pieces go."""
+
+    def piece(self, piece: AnswerPiece) -> None:
+        """Send a piece; the one whose ``last`` is set ends the reply."""
+
+    def fail(self, message: str) -> None:
+        """End the reply with an error."""
+
+
+@dataclass
+class _Answer:
+    name: str
+    reply: AnswerReply
+
+
+class AnsweringThread:
+    """Runs a GenerationEngine in a thread of its own.
+
+    The methods may be called from any thread and return at once; what they ask for happens between
+    two steps of the engine. An answer has a name (Triton's request id) besides its session, because
+    what is sent about one answer may arrive when the session's next one is already running. The
+    empty name stands for whichever answer is running.
+
+    Args:
+        engine: Used by the thread alone.
+        threads: Threads to compute with.
+        report: Called in the thread with the number of sessions the engine holds.
+    """
+
+    def __init__(
+        self,
+        engine: GenerationEngine,
+        threads: int = 1,
+        report: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self._engine = engine
+        self._threads = threads
+        self._report = report
+        self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        # Answers of each session whose last piece has not been sent, oldest first.
+        self._answers: dict[str, deque[_Answer]] = {}
+        # Stops that came before their answers: a caller who goes on speaking stops an answer
+        # while its turn is still being tokenised.
+        self._stops: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._thread = threading.Thread(target=self._run, name="answering", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def shutdown(self) -> None:
+        """End the thread after its current step; answers that still run end with an error."""
+        self._commands.put(None)
+        self._thread.join()
+
+    def submit(
+        self,
+        session: str,
+        answer: str,
+        tokens: npt.NDArray[np.int64],
+        request: TurnRequest,
+        reply: AnswerReply,
+    ) -> None:
+        """Answer a turn of int64 [m] speech tokens; stops the session's running answer."""
+        self._commands.put(lambda: self._submit(session, answer, tokens, request, reply))
+
+    def stop(self, session: str, answer: str, close: bool, done: Callable[[], None]) -> None:
+        """Stop an answer, or one that is still on its way here; then call ``done``.
+
+        With ``close``, also forget the session.
+        """
+        self._commands.put(lambda: self._stop(session, answer, close, done))
+
+    def credit(self, session: str, answer: str, decoded: int) -> None:
+        """Tell the engine how many speech tokens of an answer have become audio."""
+        self._commands.put(lambda: self._credit(session, answer, decoded))
+
+    def _run(self) -> None:
+        # OpenMP keeps the number of threads for each thread that computes.
+        torch.set_num_threads(self._threads)
+        reported = 0
+        while self._obey():
+            try:
+                pieces = self._engine.step()
+            except Exception as error:
+                logger.exception("A step of the language model failed")
+                self._give_up(f"a step of the language model failed: {error}")
+                continue
+            for piece in pieces:
+                self._deliver(piece)
+            if self._engine.sessions != reported:
+                reported = self._engine.sessions
+                self._report(reported)
+        self._give_up("the language model is being unloaded")
+
+    def _obey(self) -> bool:
+        """Carry out what was asked for; with nothing to step, wait for it. False: shut down."""
+        wait = self._engine.idle
+        while True:
+            try:
+                command = self._commands.get(block=wait, timeout=_EXPIRY_SECONDS)
+            except queue.Empty:
+                return True
+            if command is None:
+                return False
+            command()
+            wait = False
+
+    def _submit(
+        self,
+        session: str,
+        answer: str,
+        tokens: npt.NDArray[np.int64],
+        request: TurnRequest,
+        reply: AnswerReply,
+    ) -> None:
+        try:
+            self._engine.submit(session, tokens, request)
+        except (ValueError, CapacityError) as error:
+            reply.fail(str(error))
+            return
+        self._answers.setdefault(session, deque()).append(_Answer(answer, reply))
+        if (session, answer) in self._stops:
+            del self._stops[session, answer]
+            self._engine.stop(session)
+
+    def _stop(self, session: str, answer: str, close: bool, done: Callable[[], None]) -> None:
+        if close:
+            self._engine.close(session)
+        elif self._is_running(session, answer):
+            self._engine.stop(session)
+        elif answer:
+            self._stops[session, answer] = None
+            if len(self._stops) > _REMEMBERED_STOPS:
+                self._stops.popitem(last=False)
+        done()
+
+    def _credit(self, session: str, answer: str, decoded: int) -> None:
+        if self._is_running(session, answer):
+            self._engine.credit(session, decoded)
+
+    def _is_running(self, session: str, answer: str) -> bool:
+        answers = self._answers.get(session)
+        return answers is not None and answer in ("", answers[-1].name)
+
+    def _deliver(self, piece: AnswerPiece) -> None:
+        answers = self._answers[piece.session]
+        if piece.last:
+            reply = answers.popleft().reply
+            if not answers:
+                del self._answers[piece.session]
+        else:
+            reply = answers[0].reply
+        try:
+            reply.piece(piece)
+        except Exception:
+            # The client of one call is gone; its decoder or time to live ends the answer.
+            logger.exception("A piece of an answer could not be sent")
+
+    def _give_up(self, message: str) -> None:
+        """End all answers with an error; their sessions cannot be trusted any more."""
+        for session, answers in self._answers.items():
+            self._engine.close(session)
+            for answer in answers:
+                answer.reply.fail(message)
+        self._answers.clear()
+        # Nothing runs, so this only takes the last pieces, which nobody waits for now.
+        self._engine.step()

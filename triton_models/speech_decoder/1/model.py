@@ -1,0 +1,95 @@
+"""Triton model speech_decoder: a DecodingThread as tensors. Decoupled."""
+
+import json
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import triton_python_backend_utils as pb_utils
+from loguru import logger
+
+from agent.serving import tensors
+from agent.serving.decoding import DecodingThread
+from agent.serving.parameters import ModelParameters
+from agent.speech import SpeechDecoder
+from agent.speech.answer import AnswerPiece
+from agent.speech.request import TurnRequest
+
+_LANGUAGE_MODEL = "voice_lm"
+
+
+class _PieceReply(tensors.Reply):
+    def audio(self, piece: AnswerPiece, audio: npt.NDArray[np.int16]) -> None:
+        self.send(
+            tensors.tensor("SESSION", piece.session),
+            tensors.tensor("AUDIO", audio, np.int16),
+            tensors.tensor("TEXT", piece.text),
+            tensors.tensor("SEQUENCE", piece.sequence, np.int32),
+            tensors.tensor("LAST", piece.last, np.bool_),
+            tensors.timing(piece.timing),
+            last=True,
+        )
+
+    def fail(self, message: str) -> None:
+        super().fail(f"speech_decoder: {message}")
+
+
+class _LanguageModelLink:
+    def credit(self, session: str, answer: str, decoded: int) -> None:
+        self._tell(session, answer, TurnRequest(decoded=decoded), stop=False)
+
+    def stop(self, session: str, answer: str) -> None:
+        self._tell(session, answer, TurnRequest(), stop=True)
+
+    def _tell(self, session: str, answer: str, request: TurnRequest, stop: bool) -> None:
+        message = pb_utils.InferenceRequest(
+            model_name=_LANGUAGE_MODEL,
+            request_id=answer,
+            requested_output_names=["LAST"],
+            inputs=[
+                tensors.tensor("SESSION", session),
+                tensors.tensor("TOKENS", [], np.int32),
+                tensors.tensor("REQUEST", request.to_json()),
+                tensors.tensor("STOP", stop, np.bool_),
+            ],
+        )
+        for response in message.exec(decoupled=True):
+            if response.has_error():
+                # It will hear of the next piece, or its time to live ends the answer.
+                logger.warning("voice_lm did not take a message", error=response.error().message())
+
+
+class TritonPythonModel:
+    def initialize(self, args: dict[str, str]) -> None:
+        parameters = ModelParameters.read(json.loads(args["model_config"]))
+        parameters.require_torch()
+        decoder = SpeechDecoder.from_pretrained(parameters.checkpoint / "speech_decoder")
+        self._gauge = tensors.SessionGauge(args["model_name"])
+        self._decoding = DecodingThread(
+            decoder,
+            _LanguageModelLink(),
+            parameters.ttl_seconds,
+            parameters.threads,
+            self._gauge.set,
+        )
+        self._decoding.start()
+
+    def execute(self, requests: list[Any]) -> None:
+        for request in requests:
+            reply = _PieceReply(request)
+            try:
+                piece = AnswerPiece(
+                    session=tensors.session(request),
+                    speech_tokens=tensors.array(request, "SPEECH_TOKENS").astype(np.int64),
+                    text=tensors.text(request, "TEXT"),
+                    sequence=int(tensors.array(request, "SEQUENCE")[0]),
+                    last=tensors.flag(request, "LAST"),
+                    timing=json.loads(tensors.text(request, "TIMING", default="{}")),
+                )
+            except ValueError as error:
+                reply.fail(str(error))
+                continue
+            self._decoding.submit(request.request_id(), piece, reply)
+
+    def finalize(self) -> None:
+        self._decoding.shutdown()
