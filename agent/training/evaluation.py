@@ -111,8 +111,7 @@ def tokenise(
     codes = []
     for waveform in waveforms:
         stream = tokenizer.stream()
-        heard = torch.from_numpy(waveform)
-        codes.append(np.concatenate([stream.push(heard), stream.finish()]))
+        codes.append(np.concatenate([stream.push(waveform), stream.finish()]))
     return codes
 
 
@@ -150,7 +149,7 @@ def speak(decoder: SpeechDecoder, codes: Sequence[int]) -> npt.NDArray[np.float3
         stream.push(tokens[start : start + _PIECE], last=start + _PIECE >= len(tokens))
         for start in range(0, len(tokens), _PIECE)
     ]
-    return torch.cat([torch.as_tensor(piece) for piece in pieces]).numpy().astype(np.float32)
+    return torch.cat(pieces).cpu().numpy()
 
 
 def intelligibility(
