@@ -1,14 +1,19 @@
 """Recipe of the flow: speech tokens to the mel of the agent's voice.
 
-Tokens come from the finished speech tokenizer, over the phone's band as everywhere; mels are of the
-wide-band recording. Windows are cut as a stream cuts them: they begin at the border of an encoder
-block, mostly end at one, and in part have the mel of their first blocks given.
+Tokens come from the speech tokenizer, over the phone's band as everywhere; mels are of the wide-
+band recording. While the tokenizer is still being trained, a first stage runs on stand-in codes
+(k-means of the mel): what the flow learns of the voice does not depend on which codes lead it. The
+run is stopped, and resumed with ``--tokenizer`` for the rest.
+
+Windows are cut as a stream cuts them: they begin at the border of an encoder block, mostly end at
+one, and in part have the mel of their first blocks given.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +26,13 @@ from torch import Tensor
 
 from agent.speech.flow import Flow, FlowConfig
 from agent.speech.tokenizer import SpeechTokenizer
-from agent.training.augment import phone_band
+from agent.training.augment import Audio, phone_band
 from agent.training.data import Corpus
 from agent.training.loop import Average, Loop, parameter_count
 from agent.training.mel import HOP, SAMPLE_RATE, log_mel, to_decoder_rate
 from agent.training.voices import AGENT_VOICE
+
+TOKEN_SAMPLES = 1280  # of 16 kHz audio
 
 
 @dataclass(frozen=True)
@@ -46,14 +53,47 @@ class Batch:
     prompt: Tensor
 
 
+class StandIn:
+    """Codes for a first stage: clusters of the mel over a token's first and second half."""
+
+    def __init__(self, corpus: Corpus, codes: int, seed: int, rounds: int = 15) -> None:
+        train = corpus.indices(voice=AGENT_VOICE, split="train")
+        vectors = torch.cat([self._describe(corpus[index].audio) for index in train])
+        generator = torch.Generator().manual_seed(seed)
+        self.centres = vectors[torch.randperm(len(vectors), generator=generator)[:codes]].clone()
+        for _ in range(rounds):
+            nearest = torch.cdist(vectors, self.centres).argmin(1)
+            counts = torch.bincount(nearest, minlength=codes)
+            sums = torch.zeros_like(self.centres).index_add_(0, nearest, vectors)
+            found = counts > 0
+            self.centres[found] = sums[found] / counts[found, None]
+
+    @staticmethod
+    def _describe(audio: Audio) -> Tensor:
+        tokens = -(-len(audio) // TOKEN_SAMPLES)
+        mel = log_mel(torch.from_numpy(to_decoder_rate(np.pad(audio, (0, TOKEN_SAMPLES)))))
+        mel = F.interpolate(mel[None, :, : round(tokens * 6.890625)], size=4 * tokens)[0]
+        halves = mel.reshape(len(mel), tokens, 2, 2).mean(dim=-1)
+        return halves.permute(1, 0, 2).flatten(1)
+
+    def __call__(self, audio: Audio) -> Tensor:
+        """Codes int64 [n] of float32 audio at 16 kHz."""
+        return torch.cdist(self._describe(audio), self.centres).argmin(1)
+
+
+def phone_tokens(tokenizer: SpeechTokenizer) -> Callable[[Audio], Tensor]:
+    """The finished tokenizer's codes, heard through a clean phone line."""
+    return lambda audio: torch.from_numpy(tokenizer.encode([phone_band(audio)])[0])
+
+
 def load_takes(
-    corpus: Corpus, tokenizer: SpeechTokenizer, flow: Flow, split: str, answers: float
+    corpus: Corpus, encode: Callable[[Audio], Tensor], flow: Flow, split: str, answers: float
 ) -> list[Take]:
-    """The utterances of the agent's voice in a split, tokenised through a clean phone line."""
+    """The utterances of the agent's voice in a split."""
     takes = []
     for index in corpus.indices(voice=AGENT_VOICE, split=split):
         utterance = corpus[index]
-        tokens = tokenizer.encode([torch.from_numpy(phone_band(utterance.audio))])[0]
+        tokens = encode(utterance.audio)
         frames = flow.frames(len(tokens))
         audio = torch.from_numpy(to_decoder_rate(utterance.audio))
         # The last token may reach past the end of the recording.
@@ -175,7 +215,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--settings", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--tokenizer", type=Path, required=True, help="its finished checkpoint")
+    parser.add_argument(
+        "--tokenizer", type=Path, help="its checkpoint; without it, the first stage"
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--export", type=Path, help="directory of the decoder checkpoint")
     arguments = parser.parse_args()
@@ -191,9 +233,14 @@ def main() -> None:
     parts = {"model": flow, "optimizer": optimizer, "average": average}
     loop = Loop(arguments.out, settings["steps"], settings["lr"], parts)
 
-    corpus, tokenizer = Corpus(arguments.data), SpeechTokenizer.from_pretrained(arguments.tokenizer)
-    takes = load_takes(corpus, tokenizer, flow, "train", settings["answers"])
-    held_out = load_takes(corpus, tokenizer, flow, "held_out", settings["answers"])
+    corpus = Corpus(arguments.data)
+    encode = (
+        phone_tokens(SpeechTokenizer.from_pretrained(arguments.tokenizer))
+        if arguments.tokenizer
+        else StandIn(corpus, flow.config.vocab_size, settings["seed"])
+    )
+    takes = load_takes(corpus, encode, flow, "train", settings["answers"])
+    held_out = load_takes(corpus, encode, flow, "held_out", settings["answers"])
     minutes = sum(take.mel.shape[1] for take in takes) * HOP / SAMPLE_RATE / 60
     print(f"{parameter_count([flow]):,} parameters, {len(takes)} utterances, {minutes:.1f} min")
 
