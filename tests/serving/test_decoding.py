@@ -1,0 +1,204 @@
+"""The decoding thread over a decoder that can be held, so that a test knows what is queued."""
+
+import queue
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from agent.serving.decoding import DecodingThread
+from agent.speech.answer import AnswerPiece
+
+
+class Decoder:
+    """A sample for each token; keeps what it has decoded, in order."""
+
+    def __init__(self):
+        self.free = threading.Event()
+        self.free.set()
+        self.begun = threading.Semaphore(0)
+        self.log: list[int] = []
+
+    def stream(self):
+        return Stream(self)
+
+
+class Stream:
+    def __init__(self, decoder):
+        self.decoder = decoder
+
+    def push(self, tokens, last=False):
+        self.decoder.begun.release()
+        assert self.decoder.free.wait(10)
+        if (tokens < 0).any():
+            raise ValueError("tokens holds -1")
+        self.decoder.log += tokens.tolist()
+        return tokens.to(torch.float32) / 100
+
+
+class Link:
+    def __init__(self):
+        self.credits: list[tuple[str, str, int]] = []
+        self.stops: list[tuple[str, str]] = []
+
+    def credit(self, *args):
+        self.credits.append(args)
+
+    def stop(self, *args):
+        self.stops.append(args)
+
+
+class Reply:
+    def __init__(self):
+        self.events: queue.Queue = queue.Queue()
+        self.gone = False
+
+    def cancelled(self):
+        return self.gone
+
+    def audio(self, piece, audio):
+        self.events.put((piece, audio))
+
+    def fail(self, message):
+        self.events.put(message)
+
+    def finish(self):
+        self.events.put(None)
+
+    def get(self):
+        return self.events.get(timeout=10)
+
+
+@pytest.fixture
+def decoder():
+    return Decoder()
+
+
+@pytest.fixture
+def link():
+    return Link()
+
+
+@pytest.fixture
+def decoding(decoder, link):
+    thread = DecodingThread(decoder, link, ttl_seconds=60.0)
+    thread.start()
+    yield thread
+    decoder.free.set()
+    thread.shutdown()
+
+
+def submit(decoding, session, *tokens, sequence=0, last=False, text="", reply=None):
+    reply = reply or Reply()
+    piece = AnswerPiece(session, np.array(tokens, dtype=np.int64), text, sequence, last)
+    decoding.submit(f"{session}/0", piece, reply)
+    return reply
+
+
+def hold(decoding, decoder):
+    """Have the thread work on a piece of nobody's interest until the decoder is set free."""
+    decoder.free.clear()
+    submit(decoding, "hold", 1000, last=True)
+    assert decoder.begun.acquire(timeout=10)
+
+
+def test_audio_is_full_scale_and_text_stays_with_it(decoding):
+    piece, audio = submit(decoding, "a", 100, 0, 50, text="hi", last=True).get()
+    assert audio.dtype == np.int16
+    assert audio.tolist() == [32767, 0, 16384]
+    assert piece.text == "hi"
+    assert piece.timing["first_audio"] >= 0
+
+
+def test_an_answer_stays_in_order_and_answers_take_turns(decoding, decoder):
+    submit(decoding, "a", 1).get()
+    submit(decoding, "b", 11).get()
+    hold(decoding, decoder)
+    replies = [submit(decoding, "a", n) for n in (2, 3, 4)]
+    replies += [submit(decoding, "b", n) for n in (12, 13)]
+    decoder.free.set()
+    for reply in replies:
+        reply.get()
+    order = [token for token in decoder.log if token != 1000]
+    assert order == [1, 11, 2, 12, 3, 13, 4]
+
+
+def test_an_answer_that_nobody_has_heard_goes_first(decoding, decoder):
+    submit(decoding, "a", 1).get()
+    hold(decoding, decoder)
+    replies = [submit(decoding, "a", n) for n in (2, 3)]
+    replies.append(submit(decoding, "new", 21))
+    decoder.free.set()
+    for reply in replies:
+        reply.get()
+    assert decoder.log[-3:] == [21, 2, 3]
+
+
+def test_credit_counts_all_tokens_of_the_answer(decoding, link):
+    submit(decoding, "a", 1, 2).get()
+    submit(decoding, "a", text="no speech, no credit").get()
+    submit(decoding, "a", 3).get()
+    submit(decoding, "a", 4, last=True).get()
+    submit(decoding, "b", 1).get()  # the last of a is done with when this has been decoded
+    assert [credit for credit in link.credits if credit[0] == "a"] == [
+        ("a", "a/0", 2),
+        ("a", "a/0", 3),
+    ]
+
+
+def test_an_error_ends_its_answer_and_no_other(decoding, link):
+    submit(decoding, "a", 1).get()
+    submit(decoding, "b", 2).get()
+    assert "tokens holds -1" in submit(decoding, "a", -1).get()
+    assert submit(decoding, "a", 3).get() is None
+    assert submit(decoding, "b", 4).get()[1].tolist() == [1311]
+    assert link.stops == [("a", "a/0")]
+
+
+def test_a_client_that_is_gone_stops_the_language_model_once(decoding, decoder, link):
+    submit(decoding, "a", 1).get()
+    gone = Reply()
+    gone.gone = True
+    assert submit(decoding, "a", 2, reply=gone).get() is None
+    assert submit(decoding, "a", 3).get() is None
+    assert link.stops == [("a", "a/0")]
+    assert decoder.log == [1]
+
+
+def test_the_state_of_an_answer_goes_with_its_last_piece(decoder, link):
+    counts: queue.Queue = queue.Queue()
+    decoding = DecodingThread(decoder, link, ttl_seconds=60.0, report=counts.put)
+    decoding.start()
+    submit(decoding, "a", 1)
+    assert counts.get(timeout=10) == 1
+    submit(decoding, "a", 2, last=True)
+    assert counts.get(timeout=10) == 0
+    decoding.shutdown()
+
+
+def test_an_answer_whose_language_model_died_is_forgotten(decoder, link):
+    counts: queue.Queue = queue.Queue()
+    now = [0.0]
+    decoding = DecodingThread(decoder, link, 60.0, report=counts.put, clock=lambda: now[0])
+    decoding.start()
+    submit(decoding, "a", 1)
+    assert counts.get(timeout=10) == 1
+    now[0] = 61.0
+    submit(decoding, "b", 1)
+    counts.get(timeout=10)
+    while counts.get(timeout=10) != 1:
+        pass
+    decoding.shutdown()
+
+
+def test_unloading_ends_what_waits(decoder, link):
+    decoding = DecodingThread(decoder, link, ttl_seconds=60.0)
+    decoding.start()
+    hold(decoding, decoder)
+    waiting = submit(decoding, "a", 1)
+    threading.Thread(target=decoding.shutdown).start()
+    while not decoding._stopping:
+        pass
+    decoder.free.set()
+    assert waiting.get() == "the speech decoder is being unloaded"
