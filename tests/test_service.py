@@ -1,0 +1,505 @@
+"""The Pipecat service between a fake session and a fake phone."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from pipecat.frames.frames import (
+    CancelFrame,
+    EndFrame,
+    ErrorFrame,
+    Frame,
+    InputAudioRawFrame,
+    InterruptionFrame,
+    LLMContextFrame,
+    LLMFullResponseEndFrame,
+    LLMFullResponseStartFrame,
+    TTSAudioRawFrame,
+    TTSSpeakFrame,
+    TTSStartedFrame,
+    TTSStoppedFrame,
+    TTSTextFrame,
+    UserStoppedSpeakingFrame,
+    VADUserStartedSpeakingFrame,
+    VADUserStoppedSpeakingFrame,
+)
+from pipecat.pipeline.pipeline import Pipeline
+from pipecat.pipeline.worker import PipelineWorker
+from pipecat.processors.aggregators.llm_context import LLMContext
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+from pipecat.workers.runner import WorkerRunner
+
+from agent.frames import AudioHeardFrame
+from agent.service import AGENT_RATE, GLMVoiceService
+from agent.settings import AgentSettings
+from agent.speech.request import TurnRequest
+
+FRAME = 320  # samples in 20 ms of the caller's audio
+END = object()
+
+
+@dataclass
+class Chunk:
+    sequence: int
+    text: str = ""
+    audio: NDArray[np.int16] = field(default_factory=lambda: np.zeros(0, dtype=np.int16))
+    last: bool = False
+    timing: dict[str, float] = field(default_factory=dict)
+
+
+class FakeSession:
+    """A model at the edge: answers with what the test says, when the test says it."""
+
+    def __init__(self) -> None:
+        self.pushed: list[float] = []
+        self.discarded = 0
+        self.requests: list[TurnRequest] = []
+        self.stopped = 0
+        self.closed = 0
+        self.running = 0
+        self._script: asyncio.Queue[object] = asyncio.Queue()
+        self._sequence = 0
+
+    def push(self, audio: NDArray[np.float32]) -> None:
+        self.pushed.extend(audio.tolist())
+
+    def discard(self) -> None:
+        self.discarded += 1
+
+    async def answer(self, request: TurnRequest | None = None) -> AsyncIterator[Any]:
+        assert request is not None
+        assert self.running == 0, "two answers at once"
+        self.requests.append(request)
+        self.running += 1
+        try:
+            while (item := await self._script.get()) is not END:
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+        finally:
+            self.running -= 1
+
+    async def stop(self) -> None:
+        self.stopped += 1
+        while not self._script.empty():
+            self._script.get_nowait()
+        self._script.put_nowait(END)
+
+    async def close(self) -> None:
+        self.closed += 1
+
+    def says(self, text: str, seconds: float = 0.0, **timing: float) -> None:
+        audio = np.zeros(round(seconds * AGENT_RATE), dtype=np.int16)
+        self._script.put_nowait(Chunk(self._sequence, text, audio, timing=timing))
+        self._sequence += 1
+
+    def ends(self) -> None:
+        self._script.put_nowait(END)
+
+    def fails(self, error: Exception) -> None:
+        self._script.put_nowait(error)
+
+
+class Events:
+    """An observer that can be waited for."""
+
+    def __init__(self) -> None:
+        self.all: list[tuple[str, dict[str, Any]]] = []
+        self._changed = asyncio.Event()
+
+    def event(self, name: str, **fields: Any) -> None:
+        self.all.append((name, fields))
+        self._changed.set()
+
+    def named(self, name: str) -> list[dict[str, Any]]:
+        return [fields for other, fields in self.all if other == name]
+
+    async def wait(self, name: str, count: int = 1) -> dict[str, Any]:
+        await self.until(lambda: len(self.named(name)) >= count)
+        return self.named(name)[count - 1]
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(5):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
+
+
+class Probe(FrameProcessor):
+    """Keeps what passes it, and tells the events' waiters."""
+
+    def __init__(self, events: Events) -> None:
+        super().__init__()
+        self.frames: list[Frame] = []
+        self._events = events
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        self.frames.append(frame)
+        self._events._changed.set()
+        await self.push_frame(frame, direction)
+
+    def of(self, *kinds: type[Frame]) -> list[Any]:
+        return [frame for frame in self.frames if isinstance(frame, kinds)]
+
+
+class Call:
+    """A service in a pipeline, with what is needed to play a call on it."""
+
+    def __init__(self, settings: AgentSettings) -> None:
+        self.session = FakeSession()
+        self.events = Events()
+        self.context = LLMContext()
+        self.service = GLMVoiceService(
+            self.session, context=self.context, settings=settings, observer=self.events
+        )
+        self.up, self.down = Probe(self.events), Probe(self.events)
+        self.worker = PipelineWorker(
+            Pipeline([self.up, self.service, self.down]), enable_rtvi=False, idle_timeout_secs=None
+        )
+        self._sent = 0
+
+    async def send(self, *frames: Frame) -> None:
+        for frame in frames:
+            await self.worker.queue_frame(frame)
+            await self.events.until(lambda frame=frame: frame in self.up.frames)
+
+    async def audio(self, frames: int) -> None:
+        """Numbered samples, so that a lost or doubled one shows."""
+        for _ in range(frames):
+            samples = np.arange(self._sent, self._sent + FRAME).astype("<i2")
+            self._sent += FRAME
+            await self.send(InputAudioRawFrame(samples.tobytes(), 16_000, 1))
+
+    async def speaks(self, frames: int = 25) -> None:
+        """A caller's turn from its beginning up to the VAD's finding that it has ended."""
+        await self.starts()
+        await self.audio(frames)
+        await self.send(VADUserStoppedSpeakingFrame(stop_secs=0.2))
+
+    async def starts(self) -> None:
+        await self.send(VADUserStartedSpeakingFrame(start_secs=0.2), InterruptionFrame())
+
+    async def asks(self) -> None:
+        """A whole turn."""
+        turns = len(self.events.named("turn_decided"))
+        await self.speaks()
+        await self.send(UserStoppedSpeakingFrame())
+        await self.events.wait("turn_decided", turns + 1)
+
+    async def heard(
+        self, answer: int, seconds: float, interrupted: bool = False, completed: bool = False
+    ) -> None:
+        """What the phone reports; comes from downstream."""
+        frame = AudioHeardFrame(f"answer-{answer}", seconds, interrupted, completed)
+        await self.down.push_frame(frame, FrameDirection.UPSTREAM)
+
+    @property
+    def history(self) -> list[Any]:
+        return [message["content"] for message in self.context.get_messages()]  # type: ignore
+
+
+@asynccontextmanager
+async def running(settings: AgentSettings | None = None) -> AsyncIterator[Call]:
+    call = Call(settings or AgentSettings())
+    started = asyncio.Event()
+
+    async def on_started(*_: object) -> None:
+        started.set()
+
+    call.worker.add_event_handler("on_pipeline_started", on_started)
+    runner = WorkerRunner(handle_sigint=False)
+    await runner.add_workers(call.worker)
+    run = asyncio.create_task(runner.run())
+    async with asyncio.timeout(10):
+        await started.wait()
+        try:
+            yield call
+        finally:
+            await call.worker.queue_frame(CancelFrame())
+            await run
+
+
+@pytest.fixture
+async def call() -> AsyncIterator[Call]:
+    async with running() as call:
+        yield call
+
+
+async def test_an_answer_reaches_the_phone_in_order(call: Call) -> None:
+    await call.asks()
+    call.session.says("Hello ", tokenise=0.01, first_token=0.02)
+    call.session.says("", 0.5, first_token=0.02, first_audio=0.1)
+    call.session.says("there.", 0.25, first_token=0.02, first_audio=0.1)
+    call.session.ends()
+    await call.events.wait("answer_finished")
+    await call.events.until(lambda: bool(call.down.of(LLMFullResponseEndFrame)))
+    kinds = (
+        LLMFullResponseStartFrame,
+        LLMFullResponseEndFrame,
+        TTSStartedFrame,
+        TTSAudioRawFrame,
+        TTSStoppedFrame,
+        TTSTextFrame,
+    )
+    assert [type(frame) for frame in call.down.of(*kinds)] == [
+        LLMFullResponseStartFrame,
+        TTSTextFrame,
+        TTSStartedFrame,
+        TTSAudioRawFrame,
+        TTSTextFrame,
+        TTSAudioRawFrame,
+        TTSStoppedFrame,
+        LLMFullResponseEndFrame,
+    ]
+    audio = call.down.of(TTSAudioRawFrame)
+    assert [(frame.sample_rate, frame.num_channels) for frame in audio] == [(22_050, 1)] * 2
+    spoken = call.down.of(TTSStartedFrame, TTSAudioRawFrame, TTSStoppedFrame)
+    assert {frame.context_id for frame in spoken} == {"answer-0"}
+    assert call.events.named("first_token") == [{"turn": 0, "tokenise": 0.01, "first_token": 0.02}]
+    assert call.events.named("first_audio") == [{"turn": 0, "first_audio": 0.1}]
+    assert call.events.named("answer_finished") == [{"turn": 0, "text": "Hello there."}]
+
+
+async def test_audio_before_the_vad_noticed_speech_is_not_lost(call: Call) -> None:
+    await call.audio(60)
+    await call.speaks(5)
+    first = round(call.session.pushed[0] * 32768)
+    # 0.2 s until the VAD is sure and 0.4 s of pre-roll.
+    assert first == 60 * FRAME - round(0.6 * 16_000)
+    numbers = [round(sample * 32768) for sample in call.session.pushed]
+    assert numbers == list(range(first, 65 * FRAME))
+
+
+async def test_a_false_start_gets_no_answer(call: Call) -> None:
+    await call.speaks(frames=5)
+    await call.send(UserStoppedSpeakingFrame())
+    await call.events.until(lambda: call.session.discarded == 1)
+    await call.asks()
+    await call.events.wait("answer_started")
+    assert len(call.session.requests) == 1
+    assert len(call.events.named("turn_decided")) == 1
+
+
+async def test_a_cough_that_silenced_the_agent_does_not_leave_a_dead_line(call: Call) -> None:
+    await call.asks()
+    call.session.says("I will tell you at length ", 1.0)
+    await call.events.wait("first_audio")
+    await call.speaks(frames=5)
+    await call.heard(0, 0.3, interrupted=True)
+    await call.send(UserStoppedSpeakingFrame())
+    await call.events.wait("answer_started", 2)
+    assert call.session.discarded == 0
+
+
+async def test_a_barge_in_stops_the_model_and_no_audio_follows_it(call: Call) -> None:
+    await call.asks()
+    call.session.says("One two three four five six ", 2.0)
+    await call.events.wait("first_audio")
+    await call.starts()
+    await call.events.until(lambda: bool(call.down.of(InterruptionFrame)[1:]))
+    call.session.says("seven", 1.0)
+    await call.events.until(lambda: call.session.running == 0)
+    assert call.session.stopped == 1
+    frames = call.down.of(TTSAudioRawFrame, InterruptionFrame)
+    assert [type(frame) for frame in frames] == [
+        InterruptionFrame,
+        TTSAudioRawFrame,
+        InterruptionFrame,
+    ]
+    assert call.events.named("answer_finished") == []
+
+
+async def test_history_keeps_only_what_was_heard_before_a_barge_in(call: Call) -> None:
+    text = "We are open from eight in the morning to six in the evening."
+    await call.asks()
+    call.session.says(text, 4.0)
+    call.session.ends()
+    await call.events.wait("answer_finished")
+    await call.heard(0, 1.0)
+    await call.events.until(lambda: call.history == ["We are open"])
+    await call.starts()
+    await call.heard(0, 2.0, interrupted=True)
+    heard = "We are open from eight in the"
+    assert await call.events.wait("interrupted") == {
+        "turn": 0,
+        "heard_seconds": 2.0,
+        "heard_text": heard,
+    }
+    assert call.events.named("heard") == [{"turn": 0, "text": heard}]
+    assert call.history == [heard]
+    await call.audio(25)
+    await call.send(VADUserStoppedSpeakingFrame(stop_secs=0.2), UserStoppedSpeakingFrame())
+    await call.events.wait("answer_started", 2)
+    assert call.session.requests[1].heard_seconds == 2.0
+    assert call.session.stopped == 0
+
+
+async def test_an_answer_heard_to_its_end_is_kept_whole_and_not_edited(call: Call) -> None:
+    await call.asks()
+    call.session.says("All of it.", 1.0)
+    call.session.ends()
+    await call.events.wait("answer_finished")
+    await call.heard(0, 1.0, completed=True)
+    assert await call.events.wait("heard") == {"turn": 0, "text": "All of it."}
+    await call.asks()
+    await call.events.wait("answer_started", 2)
+    assert call.history == ["All of it."]
+    assert call.session.requests[1].heard_seconds is None
+    assert call.events.named("interrupted") == []
+
+
+async def test_an_answer_cut_off_before_its_first_sound_is_forgotten(call: Call) -> None:
+    await call.asks()
+    await call.events.wait("answer_started")
+    await call.asks()
+    await call.events.wait("answer_started", 2)
+    assert call.events.named("interrupted") == [{"turn": 0, "heard_seconds": 0.0, "heard_text": ""}]
+    assert call.session.requests[1].heard_seconds == 0.0
+    assert call.history == []
+
+
+async def test_a_phone_that_never_reports_does_not_block_the_next_turn(call: Call) -> None:
+    await call.asks()
+    call.session.says("Words nobody confirmed ", 2.0)
+    await call.events.wait("first_audio")
+    await call.asks()
+    await call.events.wait("answer_started", 2)
+    assert call.session.requests[1].heard_seconds == 0.0
+    assert call.history == []
+
+
+async def test_a_second_answer_is_not_mixed_with_the_first(call: Call) -> None:
+    await call.asks()
+    call.session.says("first ", 0.5)
+    await call.events.wait("first_audio")
+    await call.starts()
+    await call.heard(0, 0.2, interrupted=True)
+    await call.audio(25)
+    await call.send(VADUserStoppedSpeakingFrame(stop_secs=0.2), UserStoppedSpeakingFrame())
+    await call.events.wait("answer_started", 2)
+    call.session.says("second ", 0.5)
+    call.session.ends()
+    await call.events.wait("answer_finished")
+    await call.events.until(lambda: bool(call.down.of(TTSStoppedFrame)))
+    ids = [frame.context_id for frame in call.down.of(TTSAudioRawFrame, TTSStoppedFrame)]
+    assert ids == ["answer-0", "answer-1", "answer-1"]
+    assert call.events.named("answer_finished") == [{"turn": 1, "text": "second "}]
+
+
+async def test_a_late_report_about_an_old_answer_changes_nothing(call: Call) -> None:
+    await call.asks()
+    call.session.says("first ", 0.5)
+    await call.events.wait("first_audio")
+    await call.starts()
+    await call.heard(0, 0.0, interrupted=True)
+    await call.events.wait("heard")
+    await call.heard(0, 0.5, completed=True)
+    await call.heard(7, 0.5, completed=True)
+    await call.asks()
+    assert call.history == []
+    assert len(call.events.named("heard")) == 1
+
+
+@pytest.mark.parametrize("after", [0.0, 0.5])
+async def test_an_engine_error_does_not_hang_the_call(call: Call, after: float) -> None:
+    await call.asks()
+    if after:
+        call.session.says("Hel", after)
+    call.session.fails(RuntimeError("tritonhost:8001 is not reachable"))
+    error = await call.events.wait("error")
+    assert error == {"turn": 0, "message": "tritonhost:8001 is not reachable"}
+    await call.events.until(lambda: bool(call.up.of(ErrorFrame)))
+    if after:
+        await call.events.until(lambda: bool(call.down.of(LLMFullResponseEndFrame)))
+        assert len(call.down.of(TTSStoppedFrame)) == 1
+        await call.heard(0, after, completed=True)
+    await call.events.wait("heard")
+    await call.asks()
+    call.session.says("again ", 0.5)
+    call.session.ends()
+    assert await call.events.wait("answer_finished") == {"turn": 1, "text": "again "}
+    assert call.service.is_usable
+
+
+async def test_a_typed_message_is_answered_once_and_kept_in_the_context(call: Call) -> None:
+    call.context.add_message({"role": "developer", "content": "Greet the caller."})
+    await call.send(LLMContextFrame(call.context), LLMContextFrame(call.context))
+    await call.events.wait("answer_started")
+    call.session.says("Good morning.", 1.0)
+    call.session.ends()
+    await call.events.wait("answer_finished")
+    await call.heard(0, 1.0, completed=True)
+    await call.events.wait("heard")
+    await call.send(LLMContextFrame(call.context))
+    assert [request.instruction for request in call.session.requests] == ["Greet the caller."]
+    assert call.history == ["Greet the caller.", "Good morning."]
+
+
+async def test_typed_turns_wait_for_the_answer_that_is_playing(call: Call) -> None:
+    await call.send(TTSSpeakFrame("One."), TTSSpeakFrame("Two."))
+    await call.events.wait("answer_started")
+    call.session.says("One.", 1.0)
+    call.session.ends()
+    await call.events.wait("answer_finished")
+    assert [request.say for request in call.session.requests] == ["One."]
+    await call.heard(0, 1.0, completed=True)
+    await call.events.wait("answer_started", 2)
+    assert [request.say for request in call.session.requests] == ["One.", "Two."]
+
+
+async def test_audio_at_another_rate_is_reported_and_not_sent(call: Call) -> None:
+    await call.starts()
+    await call.send(InputAudioRawFrame(bytes(320), 8_000, 1))
+    await call.events.until(lambda: bool(call.up.of(ErrorFrame)))
+    assert "expected 16000 Hz mono" in call.up.of(ErrorFrame)[0].error
+    assert call.session.pushed == []
+
+
+async def test_settings_reach_every_request() -> None:
+    settings = AgentSettings.model_validate(
+        {
+            "instructions": "Be brief.",
+            "sampling": {"temperature": 0.0, "top_p": 0.5, "max_new_tokens": 99, "seed": 3},
+        }
+    )
+    async with running(settings) as call:
+        await call.asks()
+        await call.events.wait("answer_started")
+        assert call.session.requests == [
+            TurnRequest(temperature=0.0, top_p=0.5, max_new_tokens=99, seed=3, system="Be brief.")
+        ]
+
+
+async def test_an_ending_call_lets_the_answer_be_made_to_its_end() -> None:
+    async with running() as call:
+        await call.asks()
+        call.session.says("Good", 0.5)
+        await call.events.wait("first_audio")
+        await call.worker.queue_frame(EndFrame())
+        await call.events.until(lambda: bool(call.up.of(EndFrame)))
+        call.session.says("bye.", 0.5)
+        call.session.ends()
+        await call.events.until(lambda: bool(call.down.of(EndFrame)))
+        kinds = (TTSAudioRawFrame, TTSStoppedFrame, EndFrame)
+        assert [type(frame) for frame in call.down.of(*kinds)] == [
+            TTSAudioRawFrame,
+            TTSAudioRawFrame,
+            TTSStoppedFrame,
+            EndFrame,
+        ]
+
+
+async def test_cleanup_in_the_middle_of_an_answer_frees_the_session_once() -> None:
+    async with running() as call:
+        await call.asks()
+        call.session.says("and so on ", 0.5)
+        await call.events.wait("first_audio")
+    assert call.session.running == 0
+    await call.service.cleanup()
+    assert call.session.closed == 1
