@@ -1,0 +1,139 @@
+"""One call's WebSocket: events in, events out, and why it ended."""
+
+from __future__ import annotations
+
+import asyncio
+from enum import StrEnum
+
+from aiohttp import WebSocketError, WSMsgType, web
+from loguru import logger
+
+from telephony.media_streams import (
+    CloseCode,
+    FromTwilio,
+    ProtocolError,
+    ServerEvent,
+    Start,
+    Stop,
+    StreamState,
+    TwilioEvent,
+)
+
+_CLOSE_SECONDS = 2.0
+
+
+class EndCause(StrEnum):
+    """Why a call ended, as its record says."""
+
+    CALLER_HUNG_UP = "caller_hung_up"
+    AGENT_HUNG_UP = "agent_hung_up"
+    SOCKET_CLOSED = "socket_closed"
+    PROTOCOL_ERROR = "protocol_error"
+    SHUTDOWN = "shutdown"
+    ERROR = "error"
+
+
+class PhoneLine:
+    """The WebSocket of one call, past its ``start`` event.
+
+    Attributes:
+        start: who calls.
+        ended: set once nothing more can pass.
+        cause: why it ended; None while it is open.
+    """
+
+    def __init__(self, websocket: web.WebSocketResponse, stream: FromTwilio, start: Start):
+        self._websocket = websocket
+        self._stream = stream
+        self.start = start
+        self.ended = asyncio.Event()
+        self.cause: EndCause | None = None
+
+    @classmethod
+    async def answer(
+        cls, websocket: web.WebSocketResponse, start_within: float = 10.0
+    ) -> PhoneLine:
+        """Wait for ``connected`` and ``start``.
+
+        Args:
+            websocket: prepared, nothing read from it yet.
+            start_within: seconds until ``start`` must have come.
+
+        Raises:
+            ProtocolError: if something else comes, or nothing in time.
+        """
+        stream = FromTwilio()
+        try:
+            async with asyncio.timeout(start_within):
+                while True:
+                    event = stream.receive(await _next_message(websocket))
+                    if isinstance(event, Start):
+                        return cls(websocket, stream, event)
+        except TimeoutError:
+            raise ProtocolError(CloseCode.POLICY_VIOLATION, "no start event in time") from None
+        except _ClosedError:
+            raise ProtocolError(CloseCode.PROTOCOL_ERROR, "closed before start") from None
+
+    async def receive(self) -> TwilioEvent | None:
+        """The next event; None once the call is over, however it ended.
+
+        A protocol error closes the socket with its code and reason.
+        """
+        while not self.ended.is_set() and self._stream.state is StreamState.STARTED:
+            try:
+                event = self._stream.receive(await _next_message(self._websocket))
+            except _ClosedError:
+                self._end(EndCause.SOCKET_CLOSED)
+                return None
+            except ProtocolError as error:
+                logger.bind(code=error.code, reason=error.reason).warning("Call broke the protocol")
+                await self.hang_up(EndCause.PROTOCOL_ERROR, error.code, error.reason)
+                return None
+            if isinstance(event, Stop):
+                self._end(EndCause.CALLER_HUNG_UP)
+                return None
+            if event is not None:
+                return event
+        return None
+
+    async def send(self, event: ServerEvent) -> bool:
+        """Send an event; False if the call is over."""
+        if self.ended.is_set():
+            return False
+        try:
+            await self._websocket.send_str(event.to_json())
+        except (ConnectionError, RuntimeError):
+            self._end(EndCause.SOCKET_CLOSED)
+            return False
+        return True
+
+    async def hang_up(
+        self, cause: EndCause, code: int = CloseCode.NORMAL, reason: str = ""
+    ) -> None:
+        """Close the socket, on which Twilio ends the call; takes two seconds at most."""
+        self._end(cause)
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._websocket.close(code=code, message=reason.encode())
+        except (ConnectionError, TimeoutError, RuntimeError):
+            logger.debug("Socket did not close in order")
+
+    def _end(self, cause: EndCause) -> None:
+        if self.cause is None:
+            self.cause = cause
+        self.ended.set()
+
+
+class _ClosedError(Exception):
+    """The socket is closed."""
+
+
+async def _next_message(websocket: web.WebSocketResponse) -> str | bytes:
+    message = await websocket.receive()
+    if message.type is WSMsgType.TEXT or message.type is WSMsgType.BINARY:
+        data: str | bytes = message.data
+        return data
+    if isinstance(message.data, WebSocketError):
+        # Too big, text that is not UTF-8, broken framing: aiohttp has answered with its code.
+        raise ProtocolError(message.data.code, "a message that breaks WebSocket's own rules")
+    raise _ClosedError

@@ -1,0 +1,370 @@
+"""A phone line as a Pipecat transport.
+
+Input: the caller's sound at 16 kHz and the keys pressed. Output: sound of any rate, resampled to
+8 kHz and sent in 20 ms frames at the pace of the clock; marks tell what the caller has heard, which
+goes upstream as :class:`agent.frames.AudioHeardFrame` for every answer (by ``context_id``).
+An interruption silences the phone at once. At ``EndFrame`` the line closes when the last word has
+been heard; when the caller hangs up or the socket breaks, the pipeline is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+
+import numpy as np
+from loguru import logger
+from pipecat.audio.dtmf.types import KeypadEntry
+from pipecat.frames.frames import (
+    CancelFrame,
+    CancelWorkerFrame,
+    ClientConnectedFrame,
+    EndFrame,
+    Frame,
+    InputAudioRawFrame,
+    InputDTMFFrame,
+    InterruptionFrame,
+    OutputAudioRawFrame,
+    StartFrame,
+    TTSAudioRawFrame,
+    TTSStartedFrame,
+    TTSStoppedFrame,
+)
+from pipecat.processors.frame_processor import FrameDirection
+from pipecat.transports.base_input import BaseInputTransport
+from pipecat.transports.base_output import BaseOutputTransport
+from pipecat.transports.base_transport import BaseTransport, TransportParams
+
+from agent.frames import AudioHeardFrame
+from telephony import mulaw
+from telephony.clock import Clock, SystemClock
+from telephony.line import EndCause, PhoneLine
+from telephony.media_streams import (
+    FRAME_BYTES,
+    SAMPLE_RATE,
+    Clear,
+    CloseCode,
+    Dtmf,
+    Mark,
+    MarkReturned,
+    Media,
+    Play,
+)
+from telephony.playout import Playout
+from telephony.resampler import Resampler
+
+_FRAME_PCM_BYTES = 2 * FRAME_BYTES
+_KEYS = {str(entry.value): entry for entry in KeypadEntry}
+
+
+class PhoneParams(TransportParams):
+    """Parameters of a phone line.
+
+    Attributes:
+        lead_secs: audio sent ahead of the clock, so that a busy moment here is no gap there.
+        goodbye_secs: at ``EndFrame``, how long beyond its duration to wait for the last audio's
+            mark.
+    """
+
+    audio_in_enabled: bool = True
+    audio_in_sample_rate: int | None = 16000
+    audio_out_enabled: bool = True
+    audio_out_sample_rate: int | None = SAMPLE_RATE
+    audio_out_10ms_chunks: int = 2
+    audio_out_end_silence_secs: int = 0
+    lead_secs: float = 0.1
+    goodbye_secs: float = 2.0
+
+
+class PhoneTransport(BaseTransport):
+    """The transport of one call.
+
+    Event handlers: ``on_client_connected(transport, line)`` when the pipeline has started,
+    ``on_client_disconnected(transport, line)`` when the caller hung up or the socket broke.
+    """
+
+    def __init__(
+        self,
+        line: PhoneLine,
+        params: PhoneParams | None = None,
+        *,
+        clock: Clock | None = None,
+        name: str | None = None,
+    ):
+        """Make a transport of a line.
+
+        Args:
+            line: past its start event; closed by the transport when the pipeline ends.
+            params: rates, lead and patience.
+            clock: what paces the output.
+            name: of the transport, in logs.
+        """
+        super().__init__(name=name)
+        params = params or PhoneParams()
+        self._output = PhoneOutput(line, params, clock or SystemClock())
+        self._input = PhoneInput(self, line, params, self._output)
+        self._register_event_handler("on_client_connected")
+        self._register_event_handler("on_client_disconnected")
+
+    def input(self) -> PhoneInput:
+        """The processor that hears the caller."""
+        return self._input
+
+    def output(self) -> PhoneOutput:
+        """The processor that speaks to the caller."""
+        return self._output
+
+    async def connected(self, line: PhoneLine) -> None:
+        """Tell whoever registered that the pipeline has the line."""
+        await self._call_event_handler("on_client_connected", line)
+
+    async def disconnected(self, line: PhoneLine) -> None:
+        """Tell whoever registered that the other end is gone."""
+        await self._call_event_handler("on_client_disconnected", line)
+
+
+class PhoneInput(BaseInputTransport):
+    """Reads the line until it ends."""
+
+    def __init__(
+        self, transport: PhoneTransport, line: PhoneLine, params: PhoneParams, output: PhoneOutput
+    ):
+        super().__init__(params)
+        self._transport = transport
+        self._line = line
+        self._output = output
+        self._reading: asyncio.Task[None] | None = None
+
+    async def start(self, frame: StartFrame) -> None:
+        """Begin to listen."""
+        await super().start(frame)
+        await self.set_transport_ready(frame)
+        await self._transport.connected(self._line)
+        await self.push_frame(ClientConnectedFrame())
+        if self._reading is None:
+            self._reading = self.create_task(self._read())
+
+    async def cancel(self, frame: CancelFrame) -> None:
+        """Stop listening."""
+        await super().cancel(frame)
+        await self._stop_reading()
+
+    async def cleanup(self) -> None:
+        """Stop listening, however the pipeline ended."""
+        # Not at EndFrame: until the output has closed the line, it needs the marks that return.
+        await super().cleanup()  # type: ignore[no-untyped-call]
+        await self._stop_reading()
+        await self._transport.cleanup()  # type: ignore[no-untyped-call]
+
+    async def _stop_reading(self) -> None:
+        if self._reading is not None:
+            reading, self._reading = self._reading, None
+            await self.cancel_task(reading)
+
+    async def _read(self) -> None:
+        try:
+            await self._pass_on()
+        except Exception:
+            logger.exception("Reading from the phone failed")
+            await self._line.hang_up(EndCause.ERROR, CloseCode.INTERNAL_ERROR)
+        if self._line.cause is not EndCause.AGENT_HUNG_UP:
+            logger.bind(cause=self._line.cause).info("Phone line ended")
+            await self._transport.disconnected(self._line)
+            await self.push_frame(
+                CancelWorkerFrame(reason=str(self._line.cause)), FrameDirection.UPSTREAM
+            )
+
+    async def _pass_on(self) -> None:
+        resampler = Resampler(SAMPLE_RATE, self.sample_rate)
+        while (event := await self._line.receive()) is not None:
+            if isinstance(event, Media):
+                samples = resampler.push(mulaw.decode(event.payload))
+                await self.push_audio_frame(
+                    InputAudioRawFrame(samples.tobytes(), self.sample_rate, num_channels=1)
+                )
+            elif isinstance(event, MarkReturned):
+                await self._output.mark_returned(event.mark)
+            elif isinstance(event, Dtmf) and event.digit in _KEYS:
+                await self.push_frame(InputDTMFFrame(_KEYS[event.digit]))
+            # A sender faster than real time must not keep the event loop from the other calls.
+            await asyncio.sleep(0)
+
+
+class PhoneOutput(BaseOutputTransport):
+    """Speaks on the line, and knows what was heard."""
+
+    def __init__(self, line: PhoneLine, params: PhoneParams, clock: Clock):
+        super().__init__(params)
+        self._line = line
+        self._lead = params.lead_secs
+        self._goodbye_secs = params.goodbye_secs
+        self._clock = clock
+        self._playout = Playout()
+        self._resampler: Resampler | None = None
+        # Rises with every interruption: a frame that was waiting for its time belongs to the past.
+        self._interruptions = 0
+        self._silenced = False
+        self._sent_interruptible = True
+        self._last_mark: tuple[str, asyncio.Event] | None = None
+
+    async def start(self, frame: StartFrame) -> None:
+        """Be ready to speak."""
+        await super().start(frame)
+        await self.set_transport_ready(frame)
+
+    async def stop(self, frame: EndFrame) -> None:
+        """Say what is queued, wait until it has been heard, hang up."""
+        await super().stop(frame)
+        await self._let_finish()
+        await self._line.hang_up(EndCause.AGENT_HUNG_UP)
+
+    async def cancel(self, frame: CancelFrame) -> None:
+        """Hang up at once."""
+        await super().cancel(frame)
+        await self._line.hang_up(EndCause.AGENT_HUNG_UP)
+
+    async def cleanup(self) -> None:
+        """Close the line, however the pipeline ended."""
+        await super().cleanup()  # type: ignore[no-untyped-call]
+        await self._line.hang_up(EndCause.AGENT_HUNG_UP)
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        """Speak, fall silent, or pass the frame on.
+
+        Raises:
+            ValueError: if audio is not mono.
+        """
+        if isinstance(frame, InterruptionFrame):
+            await self._interrupt(frame, direction)
+            return
+        if direction is FrameDirection.DOWNSTREAM:
+            if isinstance(frame, OutputAudioRawFrame):
+                if isinstance(frame, TTSAudioRawFrame) and self._playout.was_cut(frame.context_id):
+                    return
+                frame = self._at_phone_rate(frame)
+            elif isinstance(frame, TTSStartedFrame):
+                self._playout.announce(frame.context_id)
+            elif isinstance(frame, TTSStoppedFrame):
+                self._playout.end(frame.context_id)
+                await self._queue_tail(TTSAudioRawFrame)
+            elif isinstance(frame, EndFrame):
+                # Silence enough to fill the last frame, which waits for samples otherwise.
+                await self._queue_tail(OutputAudioRawFrame, padding=FRAME_BYTES - 1)
+        await super().process_frame(frame, direction)
+        if isinstance(frame, TTSStoppedFrame):
+            await self._send_mark(self._playout.due_mark())
+
+    async def write_transport_frame(self, frame: Frame) -> None:
+        """Note that an answer begins, in order with the audio."""
+        if isinstance(frame, TTSStartedFrame):
+            self._playout.begin(frame.context_id)
+            await self._send_mark(self._playout.due_mark())
+
+    async def write_audio_frame(self, frame: OutputAudioRawFrame) -> bool:
+        """Send audio when its time has come.
+
+        Args:
+            frame: int16 mono at 8 kHz.
+
+        Returns:
+            Whether all of it was sent: not if the line ended or an interruption came first.
+        """
+        if self._silenced and frame.interruptible:
+            return False
+        interruptions = self._interruptions
+        of_answer = isinstance(frame, TTSAudioRawFrame)
+        for begin in range(0, len(frame.audio), _FRAME_PCM_BYTES):
+            piece = frame.audio[begin : begin + _FRAME_PCM_BYTES].ljust(_FRAME_PCM_BYTES, b"\0")
+            wait = self._playout.lead(self._clock.time()) + 0.02 - self._lead
+            if wait > 0:
+                await self._clock.sleep(wait)
+            if interruptions != self._interruptions and frame.interruptible:
+                return False
+            payload = mulaw.encode(np.frombuffer(piece, dtype=np.int16))
+            if not await self._line.send(Play(self._line.start.stream_sid, payload)):
+                return False
+            self._sent_interruptible = frame.interruptible
+            self._playout.sent(FRAME_BYTES, self._clock.time(), of_answer)
+            await self._send_mark(self._playout.due_mark())
+        return True
+
+    async def mark_returned(self, name: str) -> None:
+        """Take a mark that the phone sent back."""
+        if self._last_mark is not None and self._last_mark[0] == name:
+            self._last_mark[1].set()
+        heard = self._playout.returned(name, self._clock.time())
+        if heard is not None:
+            await self.push_frame(
+                AudioHeardFrame(heard.answer_id, heard.seconds, False, heard.completed),
+                FrameDirection.UPSTREAM,
+            )
+
+    async def _interrupt(self, frame: InterruptionFrame, direction: FrameDirection) -> None:
+        self._interruptions += 1
+        # Until the queue behind has been emptied, which takes a few turns of the event loop.
+        self._silenced = True
+        try:
+            # Twilio clears all or nothing: what must not be interrupted is left to play.
+            if self._sent_interruptible:
+                await self._silence()
+            await super().process_frame(frame, direction)
+        finally:
+            self._silenced = False
+
+    async def _silence(self) -> None:
+        heard = self._playout.cleared(self._clock.time())
+        self._resampler = None
+        await self._line.send(Clear(self._line.start.stream_sid))
+        for answer in heard:
+            await self.push_frame(
+                AudioHeardFrame(answer.answer_id, answer.seconds, True, False),
+                FrameDirection.UPSTREAM,
+            )
+
+    def _at_phone_rate(self, frame: OutputAudioRawFrame) -> OutputAudioRawFrame:
+        """The frame at 8 kHz, in place of Pipecat's resampler, which holds back 94 ms."""
+        if frame.num_channels != 1:
+            raise ValueError(
+                f"audio for the phone: expected mono, got {frame.num_channels} channels"
+            )
+        samples = np.frombuffer(frame.audio, dtype=np.int16)
+        if isinstance(frame, TTSAudioRawFrame):
+            self._playout.feed(frame.context_id, len(samples) / frame.sample_rate)
+        tail = b""
+        if self._resampler is None or self._resampler.source_rate != frame.sample_rate:
+            tail = self._resampler.flush().tobytes() if self._resampler is not None else b""
+            self._resampler = Resampler(frame.sample_rate, SAMPLE_RATE)
+        resampled = copy.copy(frame)
+        resampled.audio = tail + self._resampler.push(samples).tobytes()
+        resampled.sample_rate = SAMPLE_RATE
+        resampled.num_frames = len(resampled.audio) // 2
+        return resampled
+
+    async def _queue_tail(self, kind: type[OutputAudioRawFrame], padding: int = 0) -> None:
+        """Queue what the resampler still holds, as a frame of its own, and samples of silence."""
+        tail = self._resampler.flush().tobytes() if self._resampler is not None else b""
+        if tail or padding:
+            frame = kind(tail + bytes(2 * padding), sample_rate=SAMPLE_RATE, num_channels=1)
+            await super().process_frame(frame, FrameDirection.DOWNSTREAM)
+
+    async def _send_mark(self, name: str | None) -> None:
+        if name is not None:
+            await self._line.send(Mark(self._line.start.stream_sid, name))
+
+    async def _let_finish(self) -> None:
+        """Wait until the phone has played what was sent, or the line has ended."""
+        if not self._playout.anything_sent or self._line.ended.is_set():
+            return
+        name, returned = self._last_mark = (self._playout.new_name(), asyncio.Event())
+        await self._send_mark(name)
+        patience = self._playout.lead(self._clock.time()) + self._goodbye_secs
+        waits = [
+            asyncio.ensure_future(returned.wait()),
+            asyncio.ensure_future(self._line.ended.wait()),
+            asyncio.ensure_future(self._clock.sleep(patience)),
+        ]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
