@@ -4,8 +4,10 @@ Signatures, form fields and error codes follow Twilio's references for voice web
 Media Streams.
 """
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from types import TracebackType
 
 import aiohttp
@@ -31,6 +33,8 @@ WEBHOOK_SECONDS = 15.0
 """How long Twilio waits for a voice webhook."""
 CONNECT_SECONDS = 10.0
 """How long it waits for the WebSocket to open."""
+
+_Tell = Callable[[str | None, Mapping[str, str]], None]
 
 
 class LoopbackTwilio:
@@ -77,20 +81,20 @@ class LoopbackTwilio:
         """
         call.dialled_at = self._clock.time()
         parameters = self._parameters(call, from_, to)
-        try:
-            document = await self._ask(call, {**parameters, "CallStatus": "ringing"})
-            if document is not None:
-                await self._execute(call, caller, parse_twiml(document), parameters)
-        except TwiMLError as error:
-            self._error(call, error.code, str(error))
-        finally:
-            call.ended_at = self._clock.time()
-            status = "completed" if call.stream else "failed"
-            duration = round(call.ended_at - call.dialled_at)
-            await self._tell(
-                self._target.status_url,
-                {**parameters, "CallStatus": status, "CallDuration": str(duration)},
-            )
+        async with asyncio.TaskGroup() as callbacks:
+            tell = partial(self._tell, callbacks)
+            try:
+                document = await self._ask(call, {**parameters, "CallStatus": "ringing"})
+                if document is not None:
+                    await self._execute(call, caller, parse_twiml(document), tell)
+            except TwiMLError as error:
+                self._error(call, error.code, str(error))
+            finally:
+                call.ended_at = self._clock.time()
+                status = "completed" if call.stream else "failed"
+                duration = str(round(call.ended_at - call.dialled_at))
+                ended = {**parameters, "CallStatus": status, "CallDuration": duration}
+                tell(self._target.status_url, ended)
 
     async def _ask(self, call: CallTrace, parameters: Mapping[str, str]) -> str | None:
         url = self._target.voice_url
@@ -110,7 +114,7 @@ class LoopbackTwilio:
             return None
 
     async def _execute(
-        self, call: CallTrace, caller: Caller, verbs: list[Verb], parameters: Mapping[str, str]
+        self, call: CallTrace, caller: Caller, verbs: list[Verb], tell: _Tell
     ) -> None:
         """Execute verbs in order; without any left, Twilio hangs up."""
         call.cause = Cause.REFUSED
@@ -123,13 +127,11 @@ class LoopbackTwilio:
                 case Hangup() | Reject():
                     break
                 case Stream():
-                    call.cause = await self._connect(call, caller, verb, parameters)
+                    call.cause = await self._connect(call, caller, verb, tell)
                     if call.cause is Cause.CALLER_HUNG_UP:
                         break
 
-    async def _connect(
-        self, call: CallTrace, caller: Caller, noun: Stream, parameters: Mapping[str, str]
-    ) -> Cause:
+    async def _connect(self, call: CallTrace, caller: Caller, noun: Stream, tell: _Tell) -> Cause:
         stream_sid = new_sid("MZ")
         about = {
             "AccountSid": self._target.account_sid,
@@ -142,45 +144,48 @@ class LoopbackTwilio:
             socket = await self._open_session.ws_connect(
                 self._target.reach(noun.url),
                 headers={"X-Twilio-Signature": self._target.signature(noun.url)},
-                timeout=aiohttp.ClientWSTimeout(ws_close=CONNECT_SECONDS),
             )
         except aiohttp.WSServerHandshakeError as error:
             detail = f"the WebSocket was not opened: HTTP {error.status}"
-            return await self._failed(call, noun, about, 31920, detail)
+            return self._failed(call, noun, about, tell, 31920, detail)
         except (aiohttp.ClientError, TimeoutError) as error:
             detail = f"the WebSocket cannot be reached: {_reason(error)}"
-            return await self._failed(call, noun, about, 31901, detail)
+            return self._failed(call, noun, about, tell, 31901, detail)
         call.connect_seconds = self._clock.time() - dialled
         call.stream = StreamTrace(stream_sid, self._clock.time())
-        await self._tell(noun.status_callback, {**about, "StreamEvent": "stream-started"})
+        tell(noun.status_callback, {**about, "StreamEvent": "stream-started"})
         start = Start(
             stream_sid=stream_sid,
             call_sid=call.call_sid,
             account_sid=self._target.account_sid,
             parameters=noun.parameters,
         )
-        try:
-            stream = MediaStream(socket, self._clock, call, call.stream, start)
-            cause = await stream.run(caller)
-        finally:
-            await socket.close()
-        await self._tell(noun.status_callback, {**about, "StreamEvent": "stream-stopped"})
+        cause = await MediaStream(socket, self._clock, call, call.stream, start).run(caller)
+        tell(noun.status_callback, {**about, "StreamEvent": "stream-stopped"})
         return cause
 
-    async def _failed(
-        self, call: CallTrace, noun: Stream, about: Mapping[str, str], code: int, detail: str
+    def _failed(
+        self,
+        call: CallTrace,
+        noun: Stream,
+        about: Mapping[str, str],
+        tell: _Tell,
+        code: int,
+        detail: str,
     ) -> Cause:
         self._error(call, code, detail)
-        await self._tell(
-            noun.status_callback,
-            {**about, "StreamEvent": "stream-error", "StreamError": f"{code} {detail}"},
-        )
+        error = {"StreamEvent": "stream-error", "StreamError": f"{code} {detail}"}
+        tell(noun.status_callback, {**about, **error})
         return Cause.STREAM_FAILED
 
-    async def _tell(self, url: str | None, parameters: Mapping[str, str]) -> None:
+    def _tell(
+        self, callbacks: asyncio.TaskGroup, url: str | None, parameters: Mapping[str, str]
+    ) -> None:
+        if url is not None:
+            callbacks.create_task(self._call_back(url, parameters))
+
+    async def _call_back(self, url: str, parameters: Mapping[str, str]) -> None:
         """Send a callback. As with Twilio, the call does not depend on its answer."""
-        if url is None:
-            return
         with contextlib.suppress(aiohttp.ClientError, TimeoutError):
             async with self._post(url, parameters, CONNECT_SECONDS):
                 pass

@@ -1,7 +1,8 @@
 """One media stream, from Twilio's side of the WebSocket."""
 
 import asyncio
-import contextlib
+from collections.abc import Coroutine
+from typing import Any
 
 import aiohttp
 
@@ -86,13 +87,12 @@ class MediaStream:
             ended = await self._talk(caller, receiving)
             if ended is trace.Cause.CALLER_HUNG_UP:
                 self._put(self._stop())
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CLOSE_SECONDS):
-                    await self._flush(sending)
-                    await self._socket.close()
+                await self._at_most(CLOSE_SECONDS, self._flush(sending))
             return ended
         finally:
             self._trace.unplayed = self._buffer.waiting
+            # Cancelled in the middle, close() drops the connection.
+            await self._at_most(CLOSE_SECONDS, self._socket.close())
             for task in (receiving, sending):
                 task.cancel()
             await asyncio.gather(receiving, sending, return_exceptions=True)
@@ -159,6 +159,13 @@ class MediaStream:
                 return
             finally:
                 self._outbox.task_done()
+
+    async def _at_most(self, seconds: float, work: Coroutine[Any, Any, object]) -> None:
+        tasks = {asyncio.ensure_future(work), asyncio.ensure_future(self._clock.sleep(seconds))}
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _flush(self, sending: asyncio.Task[None]) -> None:
         flushed = asyncio.create_task(self._outbox.join())

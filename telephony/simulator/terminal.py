@@ -19,7 +19,8 @@ PARTS = (
 _FIELDS = tuple(field for field, _ in PARTS)
 _WIDTH = 100
 _INDENT = " " * 17
-_CAPTION = 34
+_CAPTION = 38
+_CELL = 12
 
 
 class Watcher(Protocol):
@@ -157,8 +158,7 @@ class Terminal:
             self._print(f"{_INDENT}{line}")
 
     def _note(self, text: str) -> None:
-        for line in textwrap.wrap(text, _WIDTH - len(_INDENT) - 2):
-            self._print(f"{_INDENT}· {line}")
+        self._print(f"{_INDENT}· {text}")
 
     def _break(self) -> None:
         if self._agent_talks:
@@ -192,25 +192,27 @@ def complaint(check: Check) -> str:
 
 def table(turns: Sequence[TurnReport]) -> list[str]:
     """All turns with their latencies (milliseconds) as lines of text."""
-    headings = ["voice to voice", *(name for _, name in PARTS)]
-    titles = "".join(f"  {heading:>11}" for heading in headings)
-    lines = [f"{'turn':>4}  {'caller':<{_CAPTION}}{titles}  expectations"]
+    headings = ["total", *(name for _, name in PARTS)]
+    titles = "".join(f"{heading:>{_CELL}}" for heading in headings)
+    lines = [
+        f"{'':<{_CAPTION + 6}}{'voice to voice (ms)':>{_CELL * 2}}",
+        f"turn  {'caller':<{_CAPTION}}{titles}  expectations",
+    ]
     for turn in turns:
         number = "" if turn.index is None else str(turn.index + 1)
         caption = "(greeting)" if turn.caller is None else turn.caller
         if turn.barge_in is not None:
-            caption = f"↯ {caption}"
+            caption = f"[over the agent] {caption}"
         caption = textwrap.shorten(caption, _CAPTION, placeholder="…")
         values = [None] * len(headings)
         if turn.latency is not None:
             values = [getattr(turn.latency, field) for field in ("voice_to_voice", *_FIELDS)]
-        cells = [
-            f"{'–' if value is None else format(value, '.0f'):>{max(11, len(heading))}}"
-            for heading, value in zip(headings, values, strict=True)
-        ]
+        cells = "".join(
+            f"{'–' if value is None else format(value, '.0f'):>{_CELL}}" for value in values
+        )
         held = sum(bool(check.passed) for check in turn.checks)
         verdict = "held" if turn.passed else f"{held} of {len(turn.checks)} held"
-        lines.append(f"{number:>4}  {caption:<{_CAPTION}}  {'  '.join(cells)}  {verdict}")
+        lines.append(f"{number:>4}  {caption:<{_CAPTION}}{cells}  {verdict}")
     return lines
 
 

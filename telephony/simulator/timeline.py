@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 from numpy.typing import NDArray
 
@@ -34,8 +35,8 @@ _PART_COLOURS = ("#f2b134", "#8d6cab", "#4f8fc0", "#5aae7d", "#b8c0c8")
 _CALLER_Y, _AGENT_Y = 1.0, -1.0
 _CAPTION_Y = 2.05
 _TOP = 4.0
-_CHARACTER_PIXELS = 6.3
-_LINES = 4
+_CAPTION_SIZE = 9
+_LINES = 5
 
 
 def draw_timeline(
@@ -174,17 +175,36 @@ def _caption(
     above: bool,
 ) -> None:
     pixels = _WIDTH * _DPI * (_RIGHT - _LEFT) / (window[1] - window[0])
-    characters = max(14, int((room * pixels - 8) / _CHARACTER_PIXELS))
-    lines = textwrap.wrap(text, characters, max_lines=_LINES, placeholder=" …")
+    lines = _wrap(text, max(90.0, 0.96 * room * pixels - 12))
     axes.text(
         at,
         _CAPTION_Y if above else -_CAPTION_Y,
         "\n".join(lines),
-        size=9,
+        size=_CAPTION_SIZE,
         color=colour,
         va="bottom" if above else "top",
         linespacing=1.15,
     )
+
+
+def _wrap(text: str, width: float) -> list[str]:
+    """Break a caption into lines of so many pixels; what does not fit becomes an ellipsis."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".lstrip()
+        if lines[-1] and _pixels(longer) > width:
+            if len(lines) == _LINES:
+                lines[-1] += " …"
+                break
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
+
+
+def _pixels(text: str) -> float:
+    outline = TextPath((0, 0), text, size=_CAPTION_SIZE)
+    return float(outline.get_extents().width) * _DPI / 72
 
 
 def _between(axes: Axes, turn: TurnReport, window: tuple[float, float]) -> None:
@@ -194,21 +214,23 @@ def _between(axes: Axes, turn: TurnReport, window: tuple[float, float]) -> None:
     if turn.barge_in is not None:
         at = turn.speech[0]
         silent = at + turn.barge_in.silent_after_ms / 1000
-        axes.plot([at, at], [_AGENT_Y - 0.95, _CALLER_Y + 0.95], color=_ALARM, linewidth=1.4)
+        axes.plot([at, at], [_AGENT_Y - 0.95, _TOP], color=_ALARM, linewidth=1.2)
         axes.fill_between(
             [at, silent], _AGENT_Y - 0.95, _AGENT_Y + 0.95, color=_ALARM, alpha=0.25, linewidth=0
         )
+        text = f"barge-in: silent after {turn.barge_in.silent_after_ms:.0f} ms"
+        if turn.barge_in.kept is not None:
+            text += f"\nhistory keeps “{textwrap.shorten(turn.barge_in.kept, 50)}”"
+        right = at > (window[0] + window[1]) * 0.6
         axes.annotate(
-            f"barge-in: silent after {turn.barge_in.silent_after_ms:.0f} ms",
-            (at, 0.0),
-            (-5, 0),
+            text,
+            (at, _TOP),
+            (-5 if right else 5, 0),
             textcoords="offset points",
             size=9,
-            weight="bold",
             color=_ALARM,
-            ha="right",
-            va="center",
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5},
+            ha="right" if right else "left",
+            va="top",
         )
     if turn.latency is not None and turn.answer is not None:
         begin, end = turn.speech[1], turn.answer[0]
