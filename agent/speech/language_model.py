@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -122,6 +122,23 @@ class LanguageModelConfig:
             eos_token_id=tuple(ends),
             torch_dtype=dtype,
         )
+
+
+class Cache(Protocol):
+    """What attention needs of the tokens before: :class:`KVCache`, or a recipe's own."""
+
+    @property
+    def length(self) -> int:
+        """Tokens held."""
+
+    def reserve(self, count: int) -> None:
+        """Make room for ``count`` more tokens."""
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Add one layer's keys and values [groups, n, d]; return all of them."""
+
+    def advance(self, count: int) -> None:
+        """Count the tokens that every layer has added."""
 
 
 class KVCache:
@@ -270,7 +287,7 @@ class SelfAttention(nn.Module):
         x: Tensor,
         rope: Tensor,
         lengths: Sequence[int],
-        caches: Sequence[KVCache] | None,
+        caches: Sequence[Cache] | None,
         layer: int,
     ) -> Tensor:
         """Attention inside each of the packed sequences; see :meth:`LanguageModel.forward`."""
@@ -318,7 +335,7 @@ class Block(nn.Module):
         x: Tensor,
         rope: Tensor,
         lengths: Sequence[int],
-        caches: Sequence[KVCache] | None,
+        caches: Sequence[Cache] | None,
         layer: int,
     ) -> Tensor:
         """Apply to packed sequences; see :meth:`LanguageModel.forward`."""
@@ -413,7 +430,7 @@ class LanguageModel(nn.Module):
         self,
         ids: Tensor,
         lengths: Sequence[int],
-        caches: Sequence[KVCache] | None = None,
+        caches: Sequence[Cache] | None = None,
         rows: Tensor | None = None,
     ) -> Tensor:
         """Logits of several sequences at once, packed one behind the other without padding.

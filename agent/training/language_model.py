@@ -1,0 +1,443 @@
+"""Trains the nano language model.
+
+``python -m agent.training.language_model`` takes ``--settings`` (YAML), ``--data`` (a rendered
+corpus), ``--tokenizer`` (its finished checkpoint), ``--out`` (what resumes a stopped run) and
+``--export`` (the checkpoint in the published layout).
+
+The callers are tokenised again and again over random phone lines, beside the training and once for
+all; ``--hear`` does only that, for a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import yaml
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from agent.speech.language_model import LanguageModel, LanguageModelConfig
+from agent.speech.prompt import SPEECH_SYSTEM, TEXT_SYSTEM, TRANSCRIBE_SYSTEM
+from agent.speech.text_tokenizer import TextTokenizer
+from agent.speech.tokenizer import SpeechTokenizer
+from agent.training import byte_pairs
+from agent.training.conversations import (
+    GIVEN,
+    SPEECH,
+    TEXT,
+    Conversations,
+    Mixture,
+    Scene,
+    Takes,
+    hear,
+    hear_plainly,
+    spoken_codes,
+)
+from agent.training.data import Corpus
+from agent.training.loop import Average, Loop, parameter_count
+from agent.training.phrasings import Line, read_line
+
+NANO_CORPUS = Path(__file__).resolve().parents[1] / "nano" / "corpus.yaml"
+_SYSTEMS = (SPEECH_SYSTEM, TEXT_SYSTEM, TRANSCRIBE_SYSTEM)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The recipe; see the comments of ``agent/nano/recipe_language_model.yaml``."""
+
+    hidden_size: int
+    num_layers: int
+    num_attention_heads: int
+    multi_query_group_num: int
+    kv_channels: int
+    ffn_hidden_size: int
+    seq_length: int
+    text_tokens: int
+    takes: int
+    first_takes: int
+    mixture: Mixture
+    steps: int
+    learning_rate: float
+    warmup: int
+    weight_decay: float
+    dropout: float
+    text_weight: float
+    average: float
+    bfloat16: bool
+    judge_every: int
+    judged: int
+    report_every: int
+    seed: int
+
+    @classmethod
+    def read(cls, path: Path) -> Settings:
+        """Read the recipe's own part of a settings file.
+
+        Raises:
+            ValueError: A field is missing or unknown; names it.
+        """
+        values = dict(yaml.safe_load(path.read_text(encoding="utf-8"))["language_model"])
+        for kind, given in ((cls, values), (Mixture, values.get("mixture", {}))):
+            wrong = {item.name for item in fields(kind)} ^ set(given)
+            if wrong:
+                raise ValueError(f"{path}: field {sorted(wrong)[0]!r} is missing or unknown")
+        values["mixture"] = Mixture(**values["mixture"])
+        return cls(**values)
+
+
+def write_layout(settings: Settings, line: Line, corpus: Corpus, codes: int, out: Path) -> None:
+    """Write the checkpoint's files but for the weights: configs and a text tokenizer."""
+    out.mkdir(parents=True, exist_ok=True)
+    texts = [utterance.text for utterance in corpus if utterance.split == "train"]
+    # The prompts are in every conversation: their words should be short.
+    texts += [*_SYSTEMS, "Say this: ", "streaming_transcription\n"] * 2000
+    texts += [f"\n{intent.instruction}" for intent in line.intents if intent.instruction] * 2000
+    texts += [intent.answer for intent in line.intents] * 200
+    tokens = byte_pairs.learn(texts, settings.text_tokens)
+    size = byte_pairs.write(tokens, codes, out, settings.seq_length)
+    first = len(tokens)
+    ends = [
+        first + byte_pairs.SPECIAL.index(f"<|{n}|>") for n in ("endoftext", "user", "observation")
+    ]
+    config: dict[str, Any] = {
+        name: getattr(settings, name)
+        for name in (
+            "hidden_size",
+            "num_layers",
+            "num_attention_heads",
+            "multi_query_group_num",
+            "kv_channels",
+            "ffn_hidden_size",
+            "seq_length",
+        )
+    }
+    config |= {
+        "add_bias_linear": False,
+        "add_qkv_bias": True,
+        "apply_query_key_layer_scaling": True,
+        "apply_residual_connection_post_layernorm": False,
+        "architectures": ["ChatGLMModel"],
+        "attention_dropout": 0.0,
+        "attention_softmax_in_fp32": True,
+        "bias_dropout_fusion": True,
+        "eos_token_id": ends,
+        "fp32_residual_connection": False,
+        "hidden_dropout": 0.0,
+        "layernorm_epsilon": 3.90625e-08,
+        "model_type": "chatglm",
+        "multi_query_attention": True,
+        "original_rope": True,
+        "pad_token_id": ends[0],
+        "padded_vocab_size": size,
+        "post_layer_norm": True,
+        "rmsnorm": True,
+        "rope_ratio": 1,
+        "tie_word_embeddings": False,
+        "torch_dtype": "float32",
+        "use_cache": True,
+        "vocab_size": size,
+    }
+    generation = {"do_sample": True, "eos_token_id": ends, "pad_token_id": ends[0]}
+    generation |= {"max_length": settings.seq_length, "temperature": 0.2, "top_p": 0.8}
+    for name, value in (("config.json", config), ("generation_config.json", generation)):
+        (out / name).write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+
+def fresh_model(layout: Path, seed: int) -> LanguageModel:
+    """A model with random weights for a layout; the last projections start small."""
+    config = LanguageModelConfig.read(layout / "config.json")
+    model = LanguageModel(config, TextTokenizer.from_pretrained(layout))
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 1:
+            continue
+        deviation = 0.02
+        if name.endswith(("attention.dense.weight", "dense_4h_to_h.weight")):
+            deviation /= math.sqrt(2 * config.num_layers)
+        nn.init.normal_(parameter, std=deviation, generator=generator)
+    return model
+
+
+def export(model: LanguageModel, average: Average, layout: Path, out: Path) -> None:
+    """Write the averaged weights in half precision, and beside them the rest of the layout."""
+    out.mkdir(parents=True, exist_ok=True)
+    for path in layout.iterdir():
+        (out / path.name).write_bytes(path.read_bytes())
+    tensors = {name: value.half().contiguous() for name, value in average.values.items()}
+    rotated = model.config.kv_channels // 2
+    exponents = torch.arange(0, rotated, 2, dtype=torch.float32) / rotated
+    tensors["transformer.rotary_pos_emb.inv_freq"] = 10_000.0**-exponents
+    save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
+
+
+def _dropped(model: LanguageModel, share: float) -> None:
+    """Add dropout to what each half of a block adds to the stream, in training only."""
+
+    def drop(module: nn.Module, _arguments: Any, output: Tensor) -> Tensor:
+        return F.dropout(output, share, module.training)
+
+    for name, module in model.named_modules():
+        if name.endswith((".self_attention", ".mlp", ".word_embeddings")):
+            module.register_forward_hook(drop)
+
+
+class _Start:
+    """Keys and values of a scene's start, with their gradients; a cache that records."""
+
+    length = 0
+
+    def __init__(self) -> None:
+        self.layers: list[tuple[Tensor, Tensor]] = []
+
+    def reserve(self, count: int) -> None:
+        """Recording needs no room."""
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        self.layers.append((keys, values))
+        return keys, values
+
+    def advance(self, count: int) -> None:
+        self.length = count
+
+
+class _Branch:
+    """The cache of one exchange: it reads its scene's start and keeps nothing."""
+
+    def __init__(self, start: _Start):
+        self.length = start.length
+        self._start = start
+
+    def reserve(self, count: int) -> None:
+        """Nothing is kept."""
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        before_keys, before_values = self._start.layers[layer]
+        return torch.cat((before_keys, keys), 1), torch.cat((before_values, values), 1)
+
+    def advance(self, count: int) -> None:
+        """Nothing is kept."""
+
+
+def predictions(
+    model: LanguageModel, scenes: Sequence[Scene]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Logits [r, vocab], targets [r], kinds [r] and exchange numbers [r] of ids to predict."""
+    starts = [_Start() for _ in scenes]
+    ids = torch.tensor([i for scene in scenes for i in scene.start])
+    none = torch.zeros(0, dtype=torch.int64)
+    model(ids, [len(scene.start) for scene in scenes], starts, none)
+    exchanges = [exchange for scene in scenes for exchange in scene.exchanges]
+    branches = [
+        _Branch(start) for scene, start in zip(scenes, starts, strict=True) for _ in scene.exchanges
+    ]
+    lengths = [len(exchange.ids) for exchange in exchanges]
+    ids = torch.tensor([i for exchange in exchanges for i in exchange.ids])
+    kinds = torch.tensor([k for exchange in exchanges for k in exchange.kinds])
+    owners = torch.repeat_interleave(torch.arange(len(exchanges)), torch.tensor(lengths))
+    # The id at a position is predicted from the one before; an exchange's first id is given.
+    targets = (kinds != GIVEN).nonzero()[:, 0]
+    logits = model(ids, lengths, branches, targets - 1)
+    return logits, ids[targets], kinds[targets], owners[targets]
+
+
+def losses(
+    model: LanguageModel, scenes: Sequence[Scene], text_weight: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cross-entropy of the ids to predict: weighted together, of text, of speech."""
+    logits, targets, kinds, _ = predictions(model, scenes)
+    each = F.cross_entropy(logits, targets, reduction="none")
+    weights = torch.where(kinds == TEXT, text_weight, 1.0)
+    together = (each * weights).sum() / weights.sum()
+    return together, each[kinds == TEXT].detach().mean(), each[kinds == SPEECH].detach().mean()
+
+
+@torch.no_grad()
+def judge(model: LanguageModel, scenes: Sequence[Scene]) -> dict[str, float]:
+    """Share of questions whose answer would be word for word right, and whose speech as well.
+
+    Every id is predicted from the right ones before it: if all are the most likely ones, the model
+    left to itself says the same.
+    """
+    model.eval()
+    right: dict[int, list[bool]] = {TEXT: [], SPEECH: []}
+    for scene in scenes:
+        logits, targets, kinds, owners = predictions(model, [scene])
+        wrong = logits.argmax(-1) != targets
+        for number in range(len(scene.exchanges)):
+            for kind, answers in right.items():
+                answers.append(not bool(wrong[(owners == number) & (kinds == kind)].any()))
+    return {
+        "exact_text": float(np.mean(right[TEXT])),
+        "exact_speech": float(np.mean(right[SPEECH])),
+    }
+
+
+class Recipe:
+    """The files of one training and what is made from them, each made once.
+
+    Args:
+        settings: The recipe.
+        corpus: Rendered recordings.
+        line: What is said on the line.
+        tokenizer: The finished speech tokenizer.
+        out: Directory of the training.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        corpus: Corpus,
+        line: Line,
+        tokenizer: SpeechTokenizer,
+        out: Path,
+    ):
+        self.settings, self.corpus, self.line, self.out = settings, corpus, line, out
+        self._tokenizer = tokenizer
+        out.mkdir(parents=True, exist_ok=True)
+        self.layout = out / "layout"
+        self.callers = [
+            *corpus.indices(split="train", role="caller"),
+            *corpus.indices(split="train", role="cover"),
+        ]
+        agent = corpus.indices(split="train", role="agent", canonical=True)
+        voice = corpus[agent[0]].voice
+        self.sentences = corpus.indices(split="train", role="cover", voice=voice)
+        self.held_out = corpus.indices(split="held_out", role="caller", seen_voice=True)
+        self.agent = agent
+
+    def prepare(self) -> None:
+        """Write the layout and the codes that do not vary."""
+        if not self.layout.is_dir():
+            codes = self._tokenizer.codebook_size
+            write_layout(self.settings, self.line, self.corpus, codes, self.layout)
+        if not (path := self.out / "spoken.npz").is_file():
+            indices = [*self.agent, *self.sentences]
+            rows = [spoken_codes(self.corpus, i, self._tokenizer) for i in indices]
+            Takes.save(path, indices, rows)
+        if not (path := self.out / "held_out.npz").is_file():
+            rng = np.random.default_rng(self.settings.seed)
+            count = min(self.settings.judged, len(self.held_out))
+            indices = sorted(rng.choice(self.held_out, count, replace=False).tolist())
+            rows = [hear_plainly(self.corpus, i, self._tokenizer) for i in indices]
+            Takes.save(path, indices, rows)
+
+    def hear(self, most: int) -> None:
+        """Tokenise the callers over one random phone line each, until there are ``most`` takes."""
+        for number in range(most):
+            path = self.out / f"take_{number}.npz"
+            if path.is_file():
+                continue
+            rows = list(hear(self.corpus, self.callers, self._tokenizer, number))
+            Takes.save(path, self.callers, rows)
+            print(f"{path.name} written", flush=True)
+
+    def takes(self) -> list[Takes]:
+        """All takes there are by now."""
+        return [Takes(path) for path in sorted(self.out.glob("take_?.npz"))]
+
+    def run(self) -> None:
+        """Train, or go on where a stopped run was."""
+        settings = self.settings
+        torch.manual_seed(settings.seed)  # dropout; this process is the training's own
+        model = fresh_model(self.layout, settings.seed)
+        _dropped(model, settings.dropout)
+        average = Average(model, settings.average)
+        optimizer = torch.optim.AdamW(
+            model.parameters(),
+            lr=settings.learning_rate,
+            betas=(0.9, 0.98),
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        parts = {"model": model, "optimizer": optimizer, "average": average}
+        loop = Loop(self.out, settings.steps, settings.learning_rate, parts, settings.warmup)
+        conversations = self._conversations(model.text_tokenizer, Takes(self.out / "spoken.npz"))
+        judged = Takes(self.out / "held_out.npz")
+        held_out = [(judged[i], self.corpus[i].intent or "") for i in judged.indices]
+        scenes = [conversations.judged(held_out[i : i + 24]) for i in range(0, len(held_out), 24)]
+        print(f"{parameter_count([model]):,} parameters", flush=True)
+        rng = np.random.default_rng((settings.seed, loop.step))
+        averaged = fresh_model(self.layout, settings.seed)
+        takes = self.takes()
+        best, sums = 0.0, torch.zeros(2)
+        model.train()
+        while loop.step < loop.steps:
+            batch = conversations.draw(takes, rng)
+            # For many short sequences plain matrix products beat the fused kernel, by a fifth.
+            with sdpa_kernel(SDPBackend.MATH):
+                with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
+                    loss, text, speech = losses(model, batch, settings.text_weight)
+                loop.advance(optimizer, loss)
+            average.update(model, loop.step)
+            sums += torch.stack([text, speech])
+            if loop.step % settings.report_every == 0:
+                mean = (sums / settings.report_every).tolist()
+                figures = {"text": mean[0], "speech": mean[1], "takes": float(len(takes))}
+                if loop.step % settings.judge_every == 0:
+                    average.copy_to(averaged)
+                    figures |= judge(averaged, scenes)
+                    if figures["exact_text"] >= best:
+                        best = figures["exact_text"]
+                        export(averaged, average, self.layout, self.out / "best")
+                    takes = self.takes()
+                loop.report(**figures)
+                sums.zero_()
+        loop.save()
+
+    def _conversations(self, tokenizer: TextTokenizer, spoken: Takes) -> Conversations:
+        return Conversations(
+            self.line,
+            self.corpus,
+            spoken,
+            tokenizer,
+            self.settings.mixture,
+            self.callers,
+            self.sentences,
+        )
+
+
+def main() -> None:
+    """Train from the command line."""
+    parser = argparse.ArgumentParser(description="Trains the nano language model.")
+    parser.add_argument("--settings", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True, help="a rendered corpus")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="its finished checkpoint")
+    parser.add_argument("--corpus", type=Path, default=NANO_CORPUS, help="YAML file of the line")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--export", type=Path, help="directory of the checkpoint to write")
+    parser.add_argument("--hear", action="store_true", help="only tokenise callers, all takes")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    settings = Settings.read(arguments.settings)
+    recipe = Recipe(
+        settings,
+        Corpus(arguments.data),
+        read_line(arguments.corpus),
+        SpeechTokenizer.from_pretrained(arguments.tokenizer),
+        arguments.out,
+    )
+    if arguments.hear:
+        recipe.hear(settings.takes)
+        return
+    recipe.prepare()
+    recipe.hear(settings.first_takes)
+    recipe.run()
+    if arguments.export:
+        best = arguments.out / "best"
+        arguments.export.mkdir(parents=True, exist_ok=True)
+        for path in best.iterdir():
+            (arguments.export / path.name).write_bytes(path.read_bytes())
+
+
+if __name__ == "__main__":
+    main()
