@@ -150,6 +150,9 @@ class EmbeddedServer:
             )
         if not self._checkpoint.is_dir():
             raise EmbeddedServerError(f"{self._checkpoint}: no such checkpoint directory")
+        for port in (self._grpc_port, self._metrics_port):
+            if port is not None:
+                _require_free(port)
         _sweep()
         self._workspace = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}_"))
         try:
@@ -258,6 +261,10 @@ class EmbeddedServer:
             try:
                 await self._while_running(client.load_model(self._model))
             except InferenceServerException as error:
+                if error.status() == "StatusCode.UNAVAILABLE":  # the connection broke
+                    assert self._process is not None
+                    await self._process.wait()
+                    raise self._exited() from error
                 raise EmbeddedServerError(await self._load_failure(client, error)) from error
             finally:
                 reporter.cancel()
@@ -306,15 +313,19 @@ class EmbeddedServer:
         try:
             await asyncio.wait({task, exited}, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
-                raise EmbeddedServerError(
-                    f"tritonserver exited with code {self._process.returncode} while it started; "
-                    f"its log ends with\n{self.log_tail()}"
-                )
+                raise self._exited()
             await task
         finally:
             for future in (task, exited):
                 future.cancel()
             await asyncio.gather(task, exited, return_exceptions=True)
+
+    def _exited(self) -> EmbeddedServerError:
+        assert self._process is not None
+        return EmbeddedServerError(
+            f"tritonserver exited with code {self._process.returncode} while it started; "
+            f"its log ends with\n{self.log_tail()}"
+        )
 
     async def _report_states(self, client: grpcclient.InferenceServerClient) -> None:
         while True:
@@ -370,6 +381,18 @@ def _backend_directory(wheel: Path, workspace: Path) -> Path:
         (directory / name).symlink_to(wheel / "tritonserver/backends/python" / name)
     (directory / stub.name).symlink_to(stub)
     return directory.parent
+
+
+def _require_free(port: int) -> None:
+    # tritonserver would say so too, but whoever has the port would be taken for it.
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise EmbeddedServerError(
+                f"127.0.0.1:{port}: tritonserver cannot listen there ({error.strerror})"
+            ) from error
 
 
 def _free_port() -> int:
