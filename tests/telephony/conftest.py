@@ -196,6 +196,10 @@ class Call:
             await self.probe.push_frame(frame, FrameDirection.DOWNSTREAM)
         await self.clock.settle()
 
+    async def ended(self):
+        done, _ = await asyncio.wait({self.running}, timeout=5)
+        assert done, "the pipeline did not end by itself"
+
 
 @pytest.fixture
 def manual_clock() -> ManualClock:
@@ -225,7 +229,7 @@ async def call(manual_clock) -> AsyncIterator[Call]:
     await manual_clock.settle()
     yield Call(manual_clock, phone, line, transport, probe, worker, running)
     await worker.cancel()
-    await asyncio.wait_for(running, 10)
+    await running
     playing.cancel()
     await asyncio.gather(playing, return_exceptions=True)
 

@@ -1,7 +1,5 @@
 """PhoneTransport in a real Pipecat pipeline, with a phone that plays by a clock moved by hand."""
 
-import asyncio
-
 import numpy as np
 import pytest
 from pipecat.frames.frames import (
@@ -223,19 +221,21 @@ async def test_keys_pressed_reach_the_pipeline(call):
 
 
 async def test_goodbye_is_heard_to_its_end_before_the_line_closes(call, tone):
-    await call.push(*answer(tone(1.0, AGENT_RATE)), EndFrame())
+    await call.push(*answer(tone(1.0, AGENT_RATE)))
+    await call.worker.queue_frame(EndFrame())
     await call.clock.advance(0.9)
     assert call.phone.closed_with is None
     await call.clock.advance(0.5)
     assert len(call.phone.played) == 8000
     assert call.phone.closed_with == (1000, "")
     assert call.line.cause is EndCause.AGENT_HUNG_UP
-    await asyncio.wait_for(call.running, 5)
+    await call.ended()
 
 
 async def test_a_phone_that_never_returns_marks_does_not_keep_the_line_open(call, tone):
     call.phone.returns_marks = False
-    await call.push(*answer(tone(0.5, AGENT_RATE)), EndFrame())
+    await call.push(*answer(tone(0.5, AGENT_RATE)))
+    await call.worker.queue_frame(EndFrame())
     await call.clock.advance(0.6)
     assert call.phone.closed_with is None
     await call.clock.advance(2.5)
@@ -256,23 +256,24 @@ async def test_the_pipeline_ends_when_the_caller_is_gone(call, tone, end, cause)
     await call.push(*answer(tone(5.0, AGENT_RATE)))
     await call.clock.advance(0.3)
     getattr(call.phone, end)()
-    await asyncio.wait_for(call.running, 5)
+    await call.ended()
     assert call.line.cause is cause
     assert gone == [call.line]
 
 
 async def test_a_caller_who_hangs_up_during_the_goodbye_ends_the_wait(call, tone):
     call.phone.returns_marks = False
-    await call.push(*answer(tone(0.2, AGENT_RATE)), EndFrame())
+    await call.push(*answer(tone(0.2, AGENT_RATE)))
+    await call.worker.queue_frame(EndFrame())
     await call.clock.advance(0.3)
     call.phone.hang_up()
-    await asyncio.wait_for(call.running, 5)
+    await call.ended()
     assert call.line.cause is EndCause.CALLER_HUNG_UP
 
 
 async def test_a_protocol_error_closes_the_line_with_its_reason_and_ends_the_pipeline(call):
     call.phone.hand_text('{"event":"media","streamSid":"MZ","media":{"payload":"?"}}')
-    await asyncio.wait_for(call.running, 5)
+    await call.ended()
     assert call.line.cause is EndCause.PROTOCOL_ERROR
     code, reason = call.phone.closed_with
     assert code == 1007
