@@ -1,8 +1,18 @@
 """The other end of the line: a Twilio on loopback, scripted callers, reports."""
 
+from telephony.simulator.commands import demo, simulate
 from telephony.simulator.rehearsal import run_directory, run_scenario
 from telephony.simulator.report import CallReport
 from telephony.simulator.scenario import Scenario, load_scenario
 from telephony.simulator.target import Target
 
-__all__ = ["CallReport", "Scenario", "Target", "load_scenario", "run_directory", "run_scenario"]
+__all__ = [
+    "CallReport",
+    "Scenario",
+    "Target",
+    "demo",
+    "load_scenario",
+    "run_directory",
+    "run_scenario",
+    "simulate",
+]

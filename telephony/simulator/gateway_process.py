@@ -1,0 +1,166 @@
+"""The gateway in a process of its own, as it runs in service, for demonstrations and tests."""
+
+import asyncio
+import os
+import secrets
+import socket
+import sys
+from pathlib import Path
+from types import TracebackType
+
+import aiohttp
+import yaml
+
+from agent.settings import AUTH_TOKEN_VARIABLE
+from telephony.clock import Clock
+from telephony.simulator.clock import UnixClock
+from telephony.simulator.target import Target
+
+PUBLIC_BASE_URL = "https://front-desk.example"
+"""What the gateway believes itself to be called; nothing of this name is ever looked up."""
+_POLL_SECONDS = 0.25
+_STOP_SECONDS = 15.0
+_LOG_LINES = 20
+
+
+class GatewayError(RuntimeError):
+    """The gateway did not come up; the message ends with the last lines of its log."""
+
+
+class GatewayProcess:
+    """``glm-voice serve`` on a free port of loopback, as an async context manager.
+
+    Attributes:
+        target: Whom to call; the secret that both sides share is drawn for this process.
+        records_dir: Where the gateway writes its records.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        triton_url: str,
+        *,
+        start_timeout: float = 90.0,
+        clock: Clock | None = None,
+    ) -> None:
+        """Prepare a gateway.
+
+        Args:
+            directory: Receives its settings, its log and its records; made if need be.
+            triton_url: ``host:port`` of a server of triton_models/.
+            start_timeout: Seconds until it must answer calls.
+            clock: Tells the time and waits.
+        """
+        self.records_dir = directory / "records"
+        self._directory = directory
+        self._triton_url = triton_url
+        self._start_timeout = start_timeout
+        self._clock = clock or UnixClock()
+        self._port = _free_port()
+        self._process: asyncio.subprocess.Process | None = None
+        self.target = Target(
+            f"{PUBLIC_BASE_URL}/voice",
+            secrets.token_hex(16),
+            via=f"http://127.0.0.1:{self._port}",
+            status_url=f"{PUBLIC_BASE_URL}/status",
+        )
+
+    @property
+    def address(self) -> str:
+        """``host:port`` it listens on."""
+        return f"127.0.0.1:{self._port}"
+
+    async def __aenter__(self) -> "GatewayProcess":
+        """Start it and wait until it can answer calls.
+
+        Raises:
+            GatewayError: It ended, or did not become healthy in time.
+        """
+        self.records_dir.mkdir(parents=True, exist_ok=True)
+        settings = self._directory / "settings.yaml"
+        settings.write_text(yaml.safe_dump(self._settings()), "utf-8")
+        with self._log.open("wb") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "agent.cli",
+                "serve",
+                "--settings",
+                str(settings),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, AUTH_TOKEN_VARIABLE: self.target.auth_token},
+            )
+        try:
+            await self._wait_until_healthy()
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._stop()
+
+    @property
+    def _log(self) -> Path:
+        return self._directory / "gateway.log"
+
+    def _settings(self) -> dict[str, object]:
+        return {
+            "triton": {"embedded": False, "urls": [self._triton_url]},
+            "gateway": {
+                "host": "127.0.0.1",
+                "port": self._port,
+                "public_base_url": PUBLIC_BASE_URL,
+                "records_dir": str(self.records_dir.resolve()),
+            },
+        }
+
+    async def _wait_until_healthy(self) -> None:
+        deadline = self._clock.time() + self._start_timeout
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
+            while True:
+                if self._running.returncode is not None:
+                    raise self._failure(f"it ended with status {self._running.returncode}")
+                try:
+                    async with session.get(f"http://{self.address}/health") as response:
+                        if response.status == 200:
+                            return
+                        state = f"/health answers {response.status}"
+                except (aiohttp.ClientError, TimeoutError) as error:
+                    state = f"/health: {error}"
+                if self._clock.time() > deadline:
+                    raise self._failure(f"not ready in {self._start_timeout:.0f} s ({state})")
+                await self._clock.sleep(_POLL_SECONDS)
+
+    async def _stop(self) -> None:
+        if self._running.returncode is not None:
+            return
+        self._running.terminate()
+        try:
+            await asyncio.wait_for(self._running.wait(), _STOP_SECONDS)
+        except TimeoutError:
+            self._running.kill()
+            await self._running.wait()
+
+    def _failure(self, reason: str) -> GatewayError:
+        lines = self._log.read_text("utf-8", errors="replace").splitlines()[-_LOG_LINES:]
+        return GatewayError("\n".join([f"the gateway did not start: {reason}", *lines]))
+
+    @property
+    def _running(self) -> asyncio.subprocess.Process:
+        if self._process is None:
+            raise RuntimeError("GatewayProcess is used outside of 'async with'")
+        return self._process
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
