@@ -10,6 +10,7 @@ pipeline needs a VAD analyzer there. The transport confirms what was heard with
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -132,7 +133,8 @@ class GLMVoiceService(LLMService):
         self._history = AnswerHistory(context)
         vad, turn = settings.vad, settings.turn
         # Speech is noticed start_secs after it began, so that much precedes the pre-roll's end.
-        self._audio = TurnAudio(round((vad.start_secs + turn.pre_roll_secs) * CALLER_RATE))
+        pre_roll = round((vad.start_secs + turn.pre_roll_secs) * CALLER_RATE)
+        self._audio = TurnAudio(pre_roll, patience=2 * CALLER_RATE)
         # What the VAD adds at the end of speech (stop_secs of silence, to be sure) and leaves out
         # at its beginning, in samples of the time it reports as speech.
         self._vad_surplus = (vad.stop_secs - vad.start_secs) * CALLER_RATE
@@ -162,10 +164,10 @@ class GLMVoiceService(LLMService):
             case InputAudioRawFrame():
                 self._take_audio(frame)
             case VADUserStartedSpeakingFrame():
-                self._push_audio(self._audio.speech_started())
+                self._push_audio(self._audio.speech_started(frame.timestamp))
                 self._observer.event("caller_speech_started")
             case VADUserStoppedSpeakingFrame():
-                self._audio.speech_stopped()
+                self._audio.speech_stopped(frame.timestamp)
                 self._observer.event("caller_speech_stopped")
                 await self.start_ttfb_metrics(start_time=frame.timestamp - frame.stop_secs)
             case InterruptionFrame():
@@ -211,7 +213,7 @@ class GLMVoiceService(LLMService):
                 f"expected {CALLER_RATE} Hz mono"
             )
         samples = np.frombuffer(frame.audio, dtype="<i2").astype(np.float32) / 32768.0
-        self._push_audio(self._audio.take(samples))
+        self._push_audio(self._audio.take(samples, time.time()))
 
     def _push_audio(self, pieces: list[NDArray[np.float32]]) -> None:
         for piece in pieces:

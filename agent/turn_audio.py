@@ -6,6 +6,7 @@ does not, and neither does anything between turns.
 """
 
 from collections import deque
+from dataclasses import dataclass
 from enum import Enum, auto
 
 import numpy as np
@@ -20,72 +21,101 @@ class _State(Enum):
     PAUSED = auto()  # in a turn, the caller is silent; it may go on
 
 
+@dataclass(frozen=True)
+class _Piece:
+    audio: Audio
+    at: float
+
+
 class TurnAudio:
     """Sorts a call's audio into turns, told by a voice activity detector.
+
+    The detector's word may come late: on a busy machine audio that it judged after it found speech
+    has overtaken its report. So everything is placed by time: when the audio came, and when the
+    detector decided. Times are seconds of one clock.
 
     Every method that returns audio returns what now belongs to the turn, in order; no sample is
     returned twice.
     """
 
-    def __init__(self, pre_roll: int):
+    def __init__(self, pre_roll: int, patience: int):
         """Start between turns.
 
         Args:
             pre_roll: Samples from before speech was noticed that belong to the turn.
+            patience: Samples that may have overtaken the report of speech.
         """
         self._pre_roll = pre_roll
+        self._patience = patience
         self._state = _State.IDLE
-        self._held: deque[Audio] = deque()
+        self._held: deque[_Piece] = deque()
+        self._speaking: list[tuple[float, int]] = []
         self._spoken = 0
 
     @property
     def spoken(self) -> int:
-        """Samples that arrived in this turn while the caller counted as speaking."""
+        """Samples in this turn that came while the caller counted as speaking."""
         return self._spoken
 
-    def take(self, audio: Audio) -> list[Audio]:
+    def take(self, audio: Audio, at: float) -> list[Audio]:
         """Take the next audio of the call.
 
         Args:
             audio: float32 [n], the caller's audio, directly after what came before.
+            at: When it came.
 
         Returns:
             What now belongs to the turn.
         """
         if self._state is _State.SPEAKING:
-            self._spoken += len(audio)
+            self._speaking.append((at, len(audio)))
             return [audio]
-        self._held.append(audio)
+        self._held.append(_Piece(audio, at))
         if self._state is _State.IDLE:
-            self._trim()
+            self._trim(self._held, self._pre_roll + self._patience)
         return []
 
-    def speech_started(self) -> list[Audio]:
+    def speech_started(self, at: float) -> list[Audio]:
         """The caller began to speak, or went on after a pause.
 
-        Returns:
-            What now belongs to the turn: the pre-roll, or the pause.
-        """
-        self._state = _State.SPEAKING
-        released = list(self._held)
-        self._held.clear()
-        return released
+        Args:
+            at: When the detector decided so.
 
-    def speech_stopped(self) -> None:
-        """The caller fell silent; the turn may still go on."""
+        Returns:
+            What now belongs to the turn: the pre-roll or the pause, and what came since.
+        """
+        since = [piece for piece in self._held if piece.at > at]
+        before = deque(piece for piece in self._held if piece.at <= at)
+        if self._state is _State.IDLE:
+            self._trim(before, self._pre_roll)
+        self._state = _State.SPEAKING
+        self._held.clear()
+        self._speaking = [(piece.at, len(piece.audio)) for piece in since]
+        return [piece.audio for piece in (*before, *since)]
+
+    def speech_stopped(self, at: float) -> None:
+        """The caller fell silent; the turn may still go on.
+
+        Args:
+            at: When the detector decided so.
+        """
         if self._state is _State.SPEAKING:
             self._state = _State.PAUSED
+            self._spoken += sum(count for came, count in self._speaking if came <= at)
+            self._speaking.clear()
 
     def end_turn(self) -> None:
         """The turn is over; the silence at its end becomes the next one's pre-roll."""
         self._state = _State.IDLE
         self._spoken = 0
-        self._trim()
+        self._speaking.clear()
 
-    def _trim(self) -> None:
-        excess = sum(len(audio) for audio in self._held) - self._pre_roll
+    @staticmethod
+    def _trim(pieces: deque[_Piece], samples: int) -> None:
+        """Drop the oldest audio beyond so many samples."""
+        excess = sum(len(piece.audio) for piece in pieces) - samples
         while excess > 0:
-            first = self._held.popleft()
-            if len(first) > excess:
-                self._held.appendleft(first[excess:])
-            excess -= len(first)
+            first = pieces.popleft()
+            if len(first.audio) > excess:
+                pieces.appendleft(_Piece(first.audio[excess:], first.at))
+            excess -= len(first.audio)

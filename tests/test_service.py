@@ -174,7 +174,9 @@ class Call:
         for _ in range(frames):
             samples = np.arange(self._sent, self._sent + FRAME).astype("<i2")
             self._sent += FRAME
-            await self.send(InputAudioRawFrame(samples.tobytes(), 16_000, 1))
+            frame = InputAudioRawFrame(samples.tobytes(), 16_000, 1)
+            await self.worker.queue_frame(frame)
+            await self.events.until(lambda frame=frame: frame in self.down.frames)
 
     async def speaks(self, frames: int = 25) -> None:
         """A caller's turn from its beginning up to the VAD's finding that it has ended."""

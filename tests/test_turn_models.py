@@ -1,0 +1,135 @@
+"""Silero and smart-turn over a spoken line, shared between calls."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+from pipecat.audio.turn.base_turn_analyzer import EndOfTurnState
+from pipecat.audio.vad.vad_analyzer import VADState
+
+from agent.settings import TurnSettings, VADSettings
+from agent.turn_models import SAMPLE_RATE, SharedModels
+
+FRAME = 320
+Chunks = list[bytes]
+
+
+@pytest.fixture(scope="module")
+def models() -> SharedModels:
+    return SharedModels.load()
+
+
+@pytest.fixture(scope="module")
+def question() -> Chunks:
+    """Half a second of silence, "What are your opening hours?", two seconds of silence."""
+    path = Path(__file__).parent / "data" / "opening_hours.wav"
+    speech, rate = soundfile.read(path, dtype="int16")
+    assert rate == SAMPLE_RATE
+    parts = [np.zeros(rate // 2, np.int16), speech, np.zeros(2 * rate, np.int16)]
+    return cut(np.concatenate(parts))
+
+
+def cut(samples: NDArray[np.int16]) -> Chunks:
+    whole = samples[: len(samples) // FRAME * FRAME].reshape(-1, FRAME)
+    return [chunk.tobytes() for chunk in whole]
+
+
+def states(models: SharedModels, *calls: Chunks) -> list[list[VADState]]:
+    """What the detector of each call says after each frame, the calls taking turns."""
+    detectors = [models.vad(VADSettings()) for _ in calls]
+    for detector in detectors:
+        detector.set_sample_rate(SAMPLE_RATE)
+    said: list[list[VADState]] = [[] for _ in calls]
+    for frames in zip(*calls, strict=True):
+        for detector, frame, states in zip(detectors, frames, said, strict=True):
+            states.append(detector._run_analyzer(frame))
+    return said
+
+
+def test_speech_is_found_where_it_is(models: SharedModels, question: Chunks) -> None:
+    (said,) = states(models, question)
+    speaking = [index for index, state in enumerate(said) if state is VADState.SPEAKING]
+    seconds = [index * FRAME / SAMPLE_RATE for index in speaking]
+    assert 0.5 < seconds[0] < 1.1
+    assert 1.8 < seconds[-1] < 2.8
+    assert said[-1] is VADState.QUIET
+
+
+def test_a_call_hears_nothing_of_the_call_beside_it(models: SharedModels, question: Chunks) -> None:
+    quiet = [bytes(2 * FRAME)] * len(question)
+    (alone,) = states(models, question)
+    beside, silent = states(models, question, quiet)
+    assert beside == alone
+    assert set(silent) == {VADState.QUIET}
+
+
+class FirstNo:
+    """Finds a turn unfinished at first, and finished when it is asked again."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self, audio: object) -> dict[str, float]:
+        self.asked += 1
+        return {"prediction": int(self.asked > 1), "probability": 0.5}
+
+
+async def decide(
+    models: SharedModels, question: Chunks, judge: Callable[[object], dict[str, float]] | None
+) -> float:
+    """Seconds of silence until the turn is over; the VAD reports silence after 0.2 s of it."""
+    turn, vad = TurnSettings(max_wait_secs=1.0), VADSettings()
+    analyzer = models.turn_analyzer(turn, vad)
+    analyzer.set_sample_rate(SAMPLE_RATE)
+    if judge is not None:
+        analyzer._predict_endpoint = judge  # type: ignore[method-assign,assignment]
+    (said,) = states(models, question)
+    last = max(index for index, state in enumerate(said) if state is VADState.SPEAKING)
+    spoke = False
+    try:
+        for index, frame in enumerate(question):
+            speaking = index <= last and (spoke or said[index] is VADState.SPEAKING)
+            spoke |= speaking
+            state = analyzer.append_audio(frame, speaking)
+            if index == last + 1:
+                state, _ = await analyzer.analyze_end_of_turn()
+            if analyzer._asked is not None:
+                analyzer._asked.result()
+            if state is EndOfTurnState.COMPLETE:
+                return vad.stop_secs + (index - last - 1) * FRAME / SAMPLE_RATE
+    finally:
+        await analyzer.cleanup()
+    raise AssertionError("the turn never ended")
+
+
+async def test_a_finished_question_is_not_waited_for(
+    models: SharedModels, question: Chunks
+) -> None:
+    assert await decide(models, question, None) < 0.5
+
+
+async def test_a_turn_found_unfinished_is_looked_at_again_before_the_wait_is_over(
+    models: SharedModels, question: Chunks
+) -> None:
+    judge = FirstNo()
+    seconds = await decide(models, question, judge)
+    assert judge.asked == 2
+    assert seconds == pytest.approx(0.3, abs=0.05)
+
+
+async def test_a_turn_that_never_sounds_finished_ends_after_the_longest_wait(
+    models: SharedModels, question: Chunks
+) -> None:
+    seconds = await decide(models, question, lambda _: {"prediction": 0, "probability": 0.0})
+    assert seconds == pytest.approx(1.0, abs=0.05)
+
+
+def test_models_are_loaded_once_however_many_calls_there_are(models: SharedModels) -> None:
+    first, second = (models.vad(VADSettings()) for _ in range(2))
+    assert first._model.session is second._model.session
+    assert first._model._state is not second._model._state
+    turns = [models.turn_analyzer(TurnSettings(), VADSettings()) for _ in range(2)]
+    assert turns[0]._session is turns[1]._session
