@@ -22,6 +22,13 @@ class Event:
     fields: dict[str, Any]
 
 
+def printable(text: str) -> str:
+    """A text of the agent without anything that a terminal or a picture would stumble over."""
+    return "".join(
+        c if c.isprintable() or c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
+
+
 class RecordTail:
     """Follows one call's record, ``<records directory>/<call sid>.jsonl``."""
 
@@ -128,12 +135,12 @@ def _apply(turn: AgentTurn, event: Event) -> None:
         case "first_audio":
             turn.first_audio_at = event.at
         case "agent_text":
-            turn.pieces.append(str(fields.get("text", "")))
+            turn.pieces.append(printable(str(fields.get("text", ""))))
         case "answer_finished":
             turn.finished = True
         case "interrupted":
             turn.interrupted_at = event.at
             turn.heard_seconds = fields.get("heard_seconds")
-            turn.heard_text = fields.get("heard_text")
+            turn.heard_text = printable(str(fields.get("heard_text") or ""))
         case "heard":
-            turn.heard_text = fields.get("text")
+            turn.heard_text = printable(str(fields.get("text") or ""))

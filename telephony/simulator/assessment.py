@@ -24,6 +24,8 @@ from telephony.simulator.trace import CallTrace, Cause, StreamTrace
 
 _JOIN_MS = 200.0
 """Pauses shorter than this do not split an answer in two."""
+_STILL_FED = 10
+"""Frames in which audio must have come for the agent to be in the middle of an answer."""
 _ROUNDING = 0.02
 """Seconds by which records and phone may disagree: one tick."""
 
@@ -95,7 +97,7 @@ class Assessment:
         text = self._text(turns)
         latency = self._latency(line, answer, turns) if answer else None
         checks = check_answer(script.expect, answer is not None, text, latency)
-        barge_in = self._barge_in(place) if line.over_agent else None
+        barge_in = self._barge_in(place) if self._over_agent(line) else None
         if script.when.during_agent is not None:
             checks += check_barge_in(script.expect, barge_in)
         return TurnReport(
@@ -166,6 +168,11 @@ class Assessment:
             first_audio=engine - tokenise - first_token,
             transport=whole - decision - engine,
         )
+
+    def _over_agent(self, line: Spoken) -> bool:
+        """Whether the agent was talking, not merely heard a moment ago, when a line started."""
+        frame = line.start // 160
+        return line.over_agent and any(self._stream.fed[max(0, frame - _STILL_FED) : frame + 1])
 
     def _barge_in(self, place: int) -> BargeIn | None:
         line = self._spoken[place]

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from telephony.clock import Clock
-from telephony.simulator.agent_records import RecordTail
+from telephony.simulator.agent_records import RecordTail, printable
 from telephony.simulator.assessment import Assessment, assess_call
 from telephony.simulator.audible import SAMPLE_RATE
 from telephony.simulator.caller import Caller, Spoken
@@ -119,7 +119,8 @@ class _Show:
             self._tail.read()
             for event in self._tail.events[self._events :]:
                 if event.name == "agent_text":
-                    news.append((event.at - stream.started_at, str(event.fields.get("text", ""))))
+                    text = printable(str(event.fields.get("text", "")))
+                    news.append((event.at - stream.started_at, text))
             self._events = len(self._tail.events)
         for at, what in sorted(news, key=lambda item: item[0]):
             if isinstance(what, str):

@@ -21,6 +21,7 @@ _WIDTH = 100
 _INDENT = " " * 17
 _CAPTION = 38
 _CELL = 12
+_TOO_LATE_MS = 20.0
 
 
 class Watcher(Protocol):
@@ -150,6 +151,8 @@ class Terminal:
                 "the simulator's own lateness: "
                 f"median {late.median:.1f} ms, p99 {late.p99:.1f} ms, worst {late.worst:.1f} ms"
             )
+            if late.p99 > _TOO_LATE_MS:
+                self._print("this machine was too busy to trust the times above")
 
     def _say(self, at: float, who: str, text: str) -> None:
         lines = textwrap.wrap(text, _WIDTH - len(_INDENT)) or [""]

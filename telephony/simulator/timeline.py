@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,10 @@ def draw_timeline(
     if answered:
         axes = figure.add_axes((0.25, 0.45 / height, _RIGHT - 0.25, (bars - 0.7) / height))
         _latencies(axes, answered)
-    figure.savefig(path)
+    with warnings.catch_warnings():
+        # A letter that the font lacks is drawn as a box, and that is all there is to say.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(path)
 
 
 def _title(figure: Figure, report: CallReport, duration: float, height: float) -> None:
@@ -77,7 +81,7 @@ def _title(figure: Figure, report: CallReport, duration: float, height: float) -
         f"{duration:.1f} s",
         report.cause,
         f"{held} of {len(report.turns)} turns held",
-        f"{len(report.gaps)} gaps in the agent's audio",
+        f"gaps in the agent's audio: {len(report.gaps)}",
     ]
     if report.lateness is not None:
         facts.append(f"simulator late by {report.lateness.p99:.1f} ms (p99)")
@@ -120,6 +124,8 @@ def _conversation(
         side.set_visible(False)
     _waveform(axes, caller, _CALLER_Y, _CALLER, window)
     _waveform(axes, agent, _AGENT_Y, _AGENT, window)
+    for gap in report.gaps:
+        axes.fill_between(gap, _AGENT_Y - 1.0, _AGENT_Y - 0.82, color=_ALARM, linewidth=0)
     speech = [t for t in report.turns if t.speech is not None]
     answers = [t for t in report.turns if t.answer is not None]
     ends = [*(t.speech[0] for t in speech if t.speech), end]
