@@ -54,14 +54,14 @@ from agent.speech.request import TurnRequest
 from agent.turn_audio import TurnAudio
 
 if TYPE_CHECKING:
-    from agent.triton import AnswerChunk
+    from agent.voice_session import AnswerChunk
 
 CALLER_RATE = 16_000
 AGENT_RATE = 22_050
 
 
 class SpeechSession(Protocol):
-    """One call's conversation with the model; :class:`agent.triton.VoiceSession` is one."""
+    """One call's conversation with the model; :class:`agent.voice_session.VoiceSession` is one."""
 
     def push(self, audio: NDArray[np.float32]) -> None:
         """Take the caller's next audio, 16 kHz in [-1, 1], without waiting."""

@@ -1,0 +1,228 @@
+"""The command ``glm-voice``: where the parts are put together.
+
+Exit codes: 0 done, 1 it did not work out (a call that did not go as its scenario expects, an engine
+that does not start), 2 what was asked for cannot be done (a wrong argument, file or setting).
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from loguru import logger
+
+from agent.settings import AUTH_TOKEN_VARIABLE, SHIPPED_CHECKPOINT, Settings, load_settings
+
+_LOG_FORMAT = "{time:HH:mm:ss.SSS} {level:<7} {name}: {message} {extra}"
+_DEMO = Path("simulator") / "demo" / "scenario.yaml"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: The command line without the program's name; None takes the process's own.
+
+    Returns:
+        The exit code.
+    """
+    options = _parser().parse_args(arguments)
+    logger.remove()
+    logger.add(sys.stderr, level=_level(options), format=_LOG_FORMAT)
+    from agent.speech.checkpoint import CheckpointError
+
+    try:
+        code: int = options.run(options)
+    except (ValueError, CheckpointError) as error:
+        print(f"glm-voice {options.command}: {error}", file=sys.stderr)
+        return 2
+    except (RuntimeError, OSError) as error:
+        print(f"glm-voice {options.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="glm-voice", description="A phone number answered by GLM-4-Voice."
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="log everything")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _serve_parser(commands.add_parser("serve", help="answer calls until stopped"))
+    _simulate_parser(commands.add_parser("simulate", help="place a scripted call and judge it"))
+
+    tokenize = commands.add_parser("tokenize", help="print the speech tokens of a recording")
+    tokenize.add_argument("wav", type=Path, help="16 kHz mono WAV")
+    tokenize.add_argument("--json", action="store_true", help="print a JSON list")
+    tokenize.set_defaults(run=_tokenize)
+
+    decode = commands.add_parser("decode", help="write the sound of speech tokens")
+    decode.add_argument("ids", help="file with ids (JSON list, or numbers), or - for stdin")
+    decode.set_defaults(run=_decode)
+
+    say = commands.add_parser("say", help="write a recording of words spoken as they are")
+    say.add_argument("text", help="what to say")
+    say.add_argument("--temperature", type=float, default=0.2, help="0 is greedy (default 0.2)")
+    say.add_argument("--seed", type=int, default=0, help="makes it repeatable (default 0)")
+    say.set_defaults(run=_say)
+
+    for command in (decode, say):
+        command.add_argument("-o", "--out", type=Path, required=True, help="22.05 kHz WAV")
+    for command in (tokenize, decode, say):
+        command.add_argument(
+            "--checkpoint",
+            type=Path,
+            default=SHIPPED_CHECKPOINT,
+            help="directory with speech_tokenizer/, language_model/, speech_decoder/"
+            " (default: the one that ships)",
+        )
+    return parser
+
+
+def _serve_parser(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--settings", type=Path, help="YAML file (default: defaults only)")
+    parser.set_defaults(run=_serve)
+
+
+def _simulate_parser(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("scenario", type=Path, nargs="?", help="YAML file")
+    parser.add_argument("--demo", action="store_true", help="the scenario that ships")
+    parser.add_argument("--url", help="voice webhook to call; without it, a gateway is started")
+    parser.add_argument("--via", help="http://host:port to connect to instead of --url's host")
+    parser.add_argument(
+        "--records", type=Path, help="with --url: the gateway's records_dir, for text and timing"
+    )
+    parser.add_argument("--settings", type=Path, help="without --url: the gateway's YAML file")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="reports go below (runs)")
+    parser.set_defaults(run=_simulate)
+
+
+def _level(options: argparse.Namespace) -> str:
+    if options.verbose:
+        return "DEBUG"
+    return "INFO" if options.command == "serve" else "ERROR"
+
+
+def _progress(line: str) -> None:
+    print(f"  {line}", flush=True)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    settings = load_settings(options.settings)
+    asyncio.run(_serve_until_stopped(settings))
+    return 0
+
+
+async def _serve_until_stopped(settings: Settings) -> None:
+    serve = asyncio.create_task(_serve_forever(settings))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Also while it starts: a signal must not wait for models that are loading.
+        loop.add_signal_handler(number, serve.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await serve
+    _progress("stopped")
+
+
+async def _serve_forever(settings: Settings) -> None:
+    from telephony.serve import serving
+
+    async with serving(settings, _progress):
+        await asyncio.Event().wait()
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    if options.demo == (options.scenario is not None):
+        raise ValueError("give a scenario or --demo, one of the two")
+    for name in ("via", "records"):
+        if getattr(options, name) is not None and options.url is None:
+            raise ValueError(f"--{name} needs --url")
+    if options.url is not None and options.settings is not None:
+        raise ValueError("--settings is for a gateway that is started here, without --url")
+    return asyncio.run(_place_call(options))
+
+
+async def _place_call(options: argparse.Namespace) -> int:
+    import telephony
+    from telephony.serve import serving
+    from telephony.simulator import Target, load_scenario, run_directory, run_scenario
+    from telephony.simulator.terminal import Terminal
+
+    path = options.scenario or Path(telephony.__file__).parent / _DEMO
+    scenario = load_scenario(path)
+    directory = run_directory(options.runs)
+    terminal = Terminal(sys.stdout)
+    async with contextlib.AsyncExitStack() as stack:
+        if options.url is not None:
+            token = os.environ.get(AUTH_TOKEN_VARIABLE, "")
+            target = Target(options.url, token, options.via)
+            records = options.records
+        else:
+            terminal.heading("Starting")
+            settings = _rehearsal_settings(options.settings, directory)
+            url = await stack.enter_async_context(serving(settings, _progress))
+            token = settings.gateway.read_auth_token()
+            target = Target(f"{url}/voice", token, status_url=f"{url}/status")
+            records = settings.gateway.records_dir
+        terminal.heading(f"Calling: {scenario.name}")
+        report = await run_scenario(
+            scenario, target, directory, records_dir=records, watcher=terminal
+        )
+    verdict = "as expected" if report.passed else "NOT as expected"
+    print(f"\n{verdict}; call.wav, call.json and timeline.png are in {directory}", flush=True)
+    return 0 if report.passed else 1
+
+
+def _rehearsal_settings(path: Path | None, directory: Path) -> Settings:
+    """Settings for a gateway on loopback that only this process can sign for."""
+    environment = {AUTH_TOKEN_VARIABLE: secrets.token_hex(16), **os.environ}
+    settings = load_settings(path, environment)
+    gateway = settings.gateway.model_copy(
+        update={"host": "127.0.0.1", "port": 0, "public_base_url": None, "records_dir": directory}
+    )
+    return settings.model_copy(update={"gateway": gateway})
+
+
+def _tokenize(options: argparse.Namespace) -> int:
+    from agent import offline
+
+    ids = offline.tokenize(options.checkpoint, options.wav)
+    print(json.dumps(ids) if options.json else " ".join(map(str, ids)))
+    return 0
+
+
+def _decode(options: argparse.Namespace) -> int:
+    from agent import offline
+
+    if options.ids == "-":
+        text, source = sys.stdin.read(), "stdin"
+    else:
+        try:
+            text, source = Path(options.ids).read_text("utf-8"), options.ids
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"{options.ids}: {error}") from error
+    seconds = offline.decode(options.checkpoint, offline.parse_ids(text, source), options.out)
+    print(f"{options.out}: {seconds:.2f} s")
+    return 0
+
+
+def _say(options: argparse.Namespace) -> int:
+    from agent import offline
+    from agent.speech.request import TurnRequest
+
+    request = TurnRequest(say=options.text, temperature=options.temperature, seed=options.seed)
+    seconds = offline.say(options.checkpoint, request, options.out)
+    print(f"{options.out}: {seconds:.2f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
