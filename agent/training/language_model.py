@@ -168,6 +168,33 @@ def fresh_model(layout: Path, seed: int) -> LanguageModel:
     return model
 
 
+@torch.no_grad()
+def carry_over(model: LanguageModel, old: Path, new: Path) -> None:
+    """Start from a model that was trained on the codes of another speech tokenizer.
+
+    A new tokenizer gives its codes other numbers and other borders. Both have heard the same take
+    of the same callers: each new code starts as the mixture of old codes that it replaces.
+
+    Args:
+        model: Receives the weights.
+        old: Directory of the other training.
+        new: Directory of this one.
+    """
+    saved = torch.load(old / "last.pt", map_location="cpu", weights_only=True)["average"]
+    codes, offset = model.text_tokenizer.audio_count, model.audio_offset
+    together = torch.zeros(codes, codes)
+    before, after = Takes(old / "take_0.npz"), Takes(new / "take_0.npz")
+    for index in after.indices:
+        pairs = (torch.from_numpy(after[index]), torch.from_numpy(before[index]))
+        together.index_put_(pairs, torch.ones(len(pairs[0])), accumulate=True)
+    together += together.sum(0) / together.sum()  # for codes that the take has seldom
+    mixture = together / together.sum(1, keepdim=True)
+    for name, parameter in model.named_parameters():
+        parameter.copy_(saved[name])
+        if name.endswith(("word_embeddings.weight", "output_layer.weight")):
+            parameter[offset : offset + codes] = mixture @ saved[name][offset : offset + codes]
+
+
 def export(model: LanguageModel, average: Average, layout: Path, out: Path) -> None:
     """Write the averaged weights in half precision, and beside them the rest of the layout."""
     out.mkdir(parents=True, exist_ok=True)
@@ -345,11 +372,17 @@ class Recipe:
         """All takes there are by now."""
         return [Takes(path) for path in sorted(self.out.glob("take_?.npz"))]
 
-    def run(self) -> None:
-        """Train, or go on where a stopped run was."""
+    def run(self, old: Path | None = None) -> None:
+        """Train, or go on where a stopped run was.
+
+        Args:
+            old: Directory of a training with another speech tokenizer to start from.
+        """
         settings = self.settings
         torch.manual_seed(settings.seed)  # dropout; this process is the training's own
         model = fresh_model(self.layout, settings.seed)
+        if old is not None:
+            carry_over(model, old, self.out)
         _dropped(model, settings.dropout)
         average = Average(model, settings.average)
         optimizer = torch.optim.AdamW(
@@ -416,6 +449,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--export", type=Path, help="directory of the checkpoint to write")
     parser.add_argument("--hear", action="store_true", help="only tokenise callers, all takes")
+    parser.add_argument("--start", type=Path, help="--out of a training with another tokenizer")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     settings = Settings.read(arguments.settings)
@@ -431,7 +465,7 @@ def main() -> None:
         return
     recipe.prepare()
     recipe.hear(settings.first_takes)
-    recipe.run()
+    recipe.run(arguments.start)
     if arguments.export:
         best = arguments.out / "best"
         arguments.export.mkdir(parents=True, exist_ok=True)
