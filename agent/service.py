@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from loguru import logger
 from numpy.typing import NDArray
+from pipecat.adapters.llm.services.open_ai_adapter import OpenAILLMAdapter
 from pipecat.frames.frames import (
     CancelFrame,
     EndFrame,
@@ -93,6 +94,9 @@ class GLMVoiceService(LLMService):
     """
 
     Settings = LLMSettings
+    # Pipecat's default. Named, so that it is imported with this module and not, for a second that
+    # every call would feel, with the first call.
+    adapter_class = OpenAILLMAdapter
 
     def __init__(
         self,
