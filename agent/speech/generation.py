@@ -12,7 +12,8 @@ import numpy.typing as npt
 import torch
 
 from agent.speech.answer import PIECE, AnswerPiece, AnswerWriter
-from agent.speech.language_model import KVCache, LanguageModel
+from agent.speech.kv_cache import KVCache
+from agent.speech.language_model import LanguageModel
 from agent.speech.prompt import TOKENS_PER_SECOND, Interleave, Prompt, heard
 from agent.speech.request import TurnRequest
 from agent.speech.sampling import sample

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,189 +15,15 @@ from torch import Tensor, nn
 from agent.speech.checkpoint import (
     CheckpointError,
     checkpoint_file,
-    field,
     load_into,
-    read_json,
     read_safetensors,
 )
+from agent.speech.kv_cache import Cache, KVCache
+from agent.speech.language_model_config import DTYPES, LanguageModelConfig
 from agent.speech.sampling import sample
 from agent.speech.text_tokenizer import TextTokenizer
 
 _ROPE_BASE = 10_000.0
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-# What the published config says and this model has built in; any other value is another model.
-_BUILT_IN = {
-    "add_bias_linear": False,
-    "add_qkv_bias": True,
-    "apply_residual_connection_post_layernorm": False,
-    "multi_query_attention": True,
-    "post_layer_norm": True,
-    "rmsnorm": True,
-    "tie_word_embeddings": False,
-}
-
-
-@dataclass(frozen=True)
-class LanguageModelConfig:
-    """Sizes of a GLM, named as in the published ``config.json``.
-
-    Attributes:
-        hidden_size: Width of the residual stream.
-        num_layers: Number of blocks.
-        num_attention_heads: Query heads.
-        multi_query_group_num: Key and value heads.
-        kv_channels: Width of a head; the first half of it is rotated.
-        ffn_hidden_size: Width of the gated feed-forward.
-        padded_vocab_size: Rows of the embedding and of the output layer.
-        seq_length: Longest sequence, in tokens.
-        layernorm_epsilon: Added to the mean square in RMSNorm.
-        rope_ratio: Multiplies the rotary base.
-        eos_token_id: Ids that end an answer.
-        torch_dtype: The dtype the checkpoint is meant to run in.
-    """
-
-    hidden_size: int
-    num_layers: int
-    num_attention_heads: int
-    multi_query_group_num: int
-    kv_channels: int
-    ffn_hidden_size: int
-    padded_vocab_size: int
-    seq_length: int
-    layernorm_epsilon: float
-    rope_ratio: float
-    eos_token_id: tuple[int, ...]
-    torch_dtype: str = "float32"
-
-    @classmethod
-    def read(cls, path: str | Path) -> LanguageModelConfig:
-        """Read ``config.json``.
-
-        Raises:
-            CheckpointError: A field is missing, has a wrong value, or asks for another model.
-        """
-        config = read_json(path)
-        for name, value in _BUILT_IN.items():
-            if field(config, name, bool, path) is not value:
-                raise CheckpointError(f"{path}: field {name!r} is {not value}, expected {value}")
-        sizes: dict[str, Any] = {}
-        for name in (
-            "hidden_size",
-            "num_layers",
-            "num_attention_heads",
-            "multi_query_group_num",
-            "kv_channels",
-            "ffn_hidden_size",
-            "padded_vocab_size",
-            "seq_length",
-        ):
-            sizes[name] = field(config, name, int, path)
-            if sizes[name] < 1:
-                raise CheckpointError(
-                    f"{path}: field {name!r} is {sizes[name]}, expected 1 or more"
-                )
-        if sizes["num_attention_heads"] % sizes["multi_query_group_num"]:
-            raise CheckpointError(
-                f"{path}: field 'multi_query_group_num' is {sizes['multi_query_group_num']}, "
-                f"expected a divisor of 'num_attention_heads' ({sizes['num_attention_heads']})"
-            )
-        if sizes["kv_channels"] % 4:
-            raise CheckpointError(
-                f"{path}: field 'kv_channels' is {sizes['kv_channels']}, expected a multiple of 4"
-            )
-        ends = field(config, "eos_token_id", (int, list), path)
-        ends = [ends] if isinstance(ends, int) else ends
-        if not all(isinstance(end, int) and 0 <= end < sizes["padded_vocab_size"] for end in ends):
-            raise CheckpointError(f"{path}: field 'eos_token_id' is {ends}, expected ids")
-        dtype = field(config, "torch_dtype", str, path)
-        if dtype not in _DTYPES:
-            raise CheckpointError(
-                f"{path}: field 'torch_dtype' is {dtype!r}, expected one of {', '.join(_DTYPES)}"
-            )
-        return cls(
-            **sizes,
-            layernorm_epsilon=float(field(config, "layernorm_epsilon", (int, float), path)),
-            rope_ratio=float(field(config, "rope_ratio", (int, float), path)),
-            eos_token_id=tuple(ends),
-            torch_dtype=dtype,
-        )
-
-
-class Cache(Protocol):
-    """What attention needs of the tokens before: :class:`KVCache`, or a recipe's own."""
-
-    @property
-    def length(self) -> int:
-        """Tokens held."""
-
-    def reserve(self, count: int) -> None:
-        """Make room for ``count`` more tokens."""
-
-    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Add one layer's keys and values [groups, n, d]; return all of them."""
-
-    def advance(self, count: int) -> None:
-        """Count the tokens that every layer has added."""
-
-
-class KVCache:
-    """Keys and values of one sequence, allocated ahead and cut by moving its length.
-
-    Attributes:
-        length: Tokens held.
-    """
-
-    def __init__(
-        self,
-        config: LanguageModelConfig,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-        capacity: int = 256,
-    ):
-        self.length = 0
-        shape = (2, config.num_layers, config.multi_query_group_num, capacity, config.kv_channels)
-        self._limit = config.seq_length
-        self._store = torch.zeros(shape, device=device, dtype=dtype)
-
-    def truncate(self, length: int) -> None:
-        """Forget all tokens from position ``length`` on."""
-        if not 0 <= length <= self.length:
-            raise ValueError(f"cannot cut a cache of {self.length} tokens to {length}")
-        self.length = length
-
-    def reserve(self, count: int) -> None:
-        """Make room for ``count`` more tokens; doubles, so that a long answer copies seldom.
-
-        Raises:
-            ValueError: The sequence would be longer than the model's positions.
-        """
-        needed = self.length + count
-        if needed > self._limit:
-            raise ValueError(
-                f"{needed} tokens are more than the model's seq_length of {self._limit}"
-            )
-        capacity = self._store.shape[3]
-        if needed > capacity:
-            shape = list(self._store.shape)
-            shape[3] = min(max(needed, 2 * capacity), self._limit)
-            store = self._store.new_zeros(shape)
-            store[:, :, :, : self.length] = self._store[:, :, :, : self.length]
-            self._store = store
-
-    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write one layer's new keys and values [groups, n, d] behind the tokens held.
-
-        Returns views of all keys and values [groups, length + n, d]. The length moves only with
-        :meth:`advance`, after every layer has written.
-        """
-        end = self.length + keys.shape[1]
-        self._store[0, layer, :, self.length : end] = keys
-        self._store[1, layer, :, self.length : end] = values
-        return self._store[0, layer, :, :end], self._store[1, layer, :, :end]
-
-    def advance(self, count: int) -> None:
-        """Count the tokens that every layer has written."""
-        self.length += count
 
 
 class RMSNorm(nn.Module):
@@ -407,7 +232,7 @@ class LanguageModel(nn.Module):
         tokenizer = TextTokenizer.from_pretrained(path)
         if dtype is None:
             on_cpu = torch.device(device).type == "cpu"
-            dtype = torch.float32 if on_cpu else _DTYPES[config.torch_dtype]
+            dtype = torch.float32 if on_cpu else DTYPES[config.torch_dtype]
         # Nothing is initialised that the file overwrites: 9 B random numbers take a while.
         with torch.device("meta"):
             model = cls(config, tokenizer)

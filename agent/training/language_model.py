@@ -11,32 +11,24 @@ all; ``--hear`` does only that, for a process of its own.
 from __future__ import annotations
 
 import argparse
-import json
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-import yaml
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from agent.speech.language_model import LanguageModel, LanguageModelConfig
-from agent.speech.prompt import SPEECH_SYSTEM, TEXT_SYSTEM, TRANSCRIBE_SYSTEM
+from agent.speech.language_model import LanguageModel
 from agent.speech.text_tokenizer import TextTokenizer
 from agent.speech.tokenizer import SpeechTokenizer
-from agent.training import byte_pairs
 from agent.training.conversations import (
     GIVEN,
     SPEECH,
     TEXT,
     Conversations,
-    Mixture,
     Scene,
     Takes,
     hear,
@@ -44,167 +36,17 @@ from agent.training.conversations import (
     spoken_codes,
 )
 from agent.training.data import Corpus
+from agent.training.language_model_layout import (
+    Settings,
+    carry_over,
+    export,
+    fresh_model,
+    write_layout,
+)
 from agent.training.loop import Average, Loop, parameter_count
 from agent.training.phrasings import Line, read_line
 
 NANO_CORPUS = Path(__file__).resolve().parents[1] / "nano" / "corpus.yaml"
-_SYSTEMS = (SPEECH_SYSTEM, TEXT_SYSTEM, TRANSCRIBE_SYSTEM)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The recipe; see the comments of ``agent/nano/recipe_language_model.yaml``."""
-
-    hidden_size: int
-    num_layers: int
-    num_attention_heads: int
-    multi_query_group_num: int
-    kv_channels: int
-    ffn_hidden_size: int
-    seq_length: int
-    text_tokens: int
-    takes: int
-    first_takes: int
-    mixture: Mixture
-    steps: int
-    learning_rate: float
-    warmup: int
-    weight_decay: float
-    dropout: float
-    text_weight: float
-    average: float
-    bfloat16: bool
-    judge_every: int
-    judged: int
-    report_every: int
-    seed: int
-
-    @classmethod
-    def read(cls, path: Path) -> Settings:
-        """Read the recipe's own part of a settings file.
-
-        Raises:
-            ValueError: A field is missing or unknown; names it.
-        """
-        values = dict(yaml.safe_load(path.read_text(encoding="utf-8"))["language_model"])
-        for kind, given in ((cls, values), (Mixture, values.get("mixture", {}))):
-            wrong = {item.name for item in fields(kind)} ^ set(given)
-            if wrong:
-                raise ValueError(f"{path}: field {sorted(wrong)[0]!r} is missing or unknown")
-        values["mixture"] = Mixture(**values["mixture"])
-        return cls(**values)
-
-
-def write_layout(settings: Settings, line: Line, corpus: Corpus, codes: int, out: Path) -> None:
-    """Write the checkpoint's files but for the weights: configs and a text tokenizer."""
-    out.mkdir(parents=True, exist_ok=True)
-    texts = [utterance.text for utterance in corpus if utterance.split == "train"]
-    # The prompts are in every conversation: their words should be short.
-    texts += [*_SYSTEMS, "Say this: ", "streaming_transcription\n"] * 2000
-    texts += [f"\n{intent.instruction}" for intent in line.intents if intent.instruction] * 2000
-    texts += [intent.answer for intent in line.intents] * 200
-    tokens = byte_pairs.learn(texts, settings.text_tokens)
-    size = byte_pairs.write(tokens, codes, out, settings.seq_length)
-    first = len(tokens)
-    ends = [
-        first + byte_pairs.SPECIAL.index(f"<|{n}|>") for n in ("endoftext", "user", "observation")
-    ]
-    config: dict[str, Any] = {
-        name: getattr(settings, name)
-        for name in (
-            "hidden_size",
-            "num_layers",
-            "num_attention_heads",
-            "multi_query_group_num",
-            "kv_channels",
-            "ffn_hidden_size",
-            "seq_length",
-        )
-    }
-    config |= {
-        "add_bias_linear": False,
-        "add_qkv_bias": True,
-        "apply_query_key_layer_scaling": True,
-        "apply_residual_connection_post_layernorm": False,
-        "architectures": ["ChatGLMModel"],
-        "attention_dropout": 0.0,
-        "attention_softmax_in_fp32": True,
-        "bias_dropout_fusion": True,
-        "eos_token_id": ends,
-        "fp32_residual_connection": False,
-        "hidden_dropout": 0.0,
-        "layernorm_epsilon": 3.90625e-08,
-        "model_type": "chatglm",
-        "multi_query_attention": True,
-        "original_rope": True,
-        "pad_token_id": ends[0],
-        "padded_vocab_size": size,
-        "post_layer_norm": True,
-        "rmsnorm": True,
-        "rope_ratio": 1,
-        "tie_word_embeddings": False,
-        "torch_dtype": "float32",
-        "use_cache": True,
-        "vocab_size": size,
-    }
-    generation = {"do_sample": True, "eos_token_id": ends, "pad_token_id": ends[0]}
-    generation |= {"max_length": settings.seq_length, "temperature": 0.2, "top_p": 0.8}
-    for name, value in (("config.json", config), ("generation_config.json", generation)):
-        (out / name).write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-
-
-def fresh_model(layout: Path, seed: int) -> LanguageModel:
-    """A model with random weights for a layout; the last projections start small."""
-    config = LanguageModelConfig.read(layout / "config.json")
-    model = LanguageModel(config, TextTokenizer.from_pretrained(layout))
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in model.named_parameters():
-        if parameter.ndim == 1:
-            continue
-        deviation = 0.02
-        if name.endswith(("attention.dense.weight", "dense_4h_to_h.weight")):
-            deviation /= math.sqrt(2 * config.num_layers)
-        nn.init.normal_(parameter, std=deviation, generator=generator)
-    return model
-
-
-@torch.no_grad()
-def carry_over(model: LanguageModel, old: Path, new: Path) -> None:
-    """Start from a model that was trained on the codes of another speech tokenizer.
-
-    A new tokenizer gives its codes other numbers and other borders. Both have heard the same take
-    of the same callers: each new code starts as the mixture of old codes that it replaces.
-
-    Args:
-        model: Receives the weights.
-        old: Directory of the other training.
-        new: Directory of this one.
-    """
-    saved = torch.load(old / "last.pt", map_location="cpu", weights_only=True)["average"]
-    codes, offset = model.text_tokenizer.audio_count, model.audio_offset
-    together = torch.zeros(codes, codes)
-    before, after = Takes(old / "take_0.npz"), Takes(new / "take_0.npz")
-    for index in after.indices:
-        pairs = (torch.from_numpy(after[index]), torch.from_numpy(before[index]))
-        together.index_put_(pairs, torch.ones(len(pairs[0])), accumulate=True)
-    together += together.sum(0) / together.sum()  # for codes that the take has seldom
-    mixture = together / together.sum(1, keepdim=True)
-    for name, parameter in model.named_parameters():
-        parameter.copy_(saved[name])
-        if name.endswith(("word_embeddings.weight", "output_layer.weight")):
-            parameter[offset : offset + codes] = mixture @ saved[name][offset : offset + codes]
-
-
-def export(model: LanguageModel, average: Average, layout: Path, out: Path) -> None:
-    """Write the averaged weights in half precision, and beside them the rest of the layout."""
-    out.mkdir(parents=True, exist_ok=True)
-    for path in layout.iterdir():
-        (out / path.name).write_bytes(path.read_bytes())
-    tensors = {name: value.half().contiguous() for name, value in average.values.items()}
-    rotated = model.config.kv_channels // 2
-    exponents = torch.arange(0, rotated, 2, dtype=torch.float32) / rotated
-    tensors["transformer.rotary_pos_emb.inv_freq"] = 10_000.0**-exponents
-    save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
 
 
 def _dropped(model: LanguageModel, share: float) -> None:

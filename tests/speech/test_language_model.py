@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from agent.speech import LanguageModel
 from agent.speech.checkpoint import CheckpointError
-from agent.speech.language_model import KVCache
+from agent.speech.kv_cache import KVCache
 
 CASES = ("speech", "text", "short", "single")
 

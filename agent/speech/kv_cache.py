@@ -1,0 +1,87 @@
+"""What attention has read of a sequence: keys and values, allocated ahead."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from agent.speech.language_model_config import LanguageModelConfig
+
+
+class Cache(Protocol):
+    """What attention needs of the tokens before: :class:`KVCache`, or a recipe's own."""
+
+    @property
+    def length(self) -> int:
+        """Tokens held."""
+
+    def reserve(self, count: int) -> None:
+        """Make room for ``count`` more tokens."""
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Add one layer's keys and values [groups, n, d]; return all of them."""
+
+    def advance(self, count: int) -> None:
+        """Count the tokens that every layer has added."""
+
+
+class KVCache:
+    """Keys and values of one sequence, allocated ahead and cut by moving its length.
+
+    Attributes:
+        length: Tokens held.
+    """
+
+    def __init__(
+        self,
+        config: LanguageModelConfig,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        capacity: int = 256,
+    ):
+        self.length = 0
+        shape = (2, config.num_layers, config.multi_query_group_num, capacity, config.kv_channels)
+        self._limit = config.seq_length
+        self._store = torch.zeros(shape, device=device, dtype=dtype)
+
+    def truncate(self, length: int) -> None:
+        """Forget all tokens from position ``length`` on."""
+        if not 0 <= length <= self.length:
+            raise ValueError(f"cannot cut a cache of {self.length} tokens to {length}")
+        self.length = length
+
+    def reserve(self, count: int) -> None:
+        """Make room for ``count`` more tokens; doubles, so that a long answer copies seldom.
+
+        Raises:
+            ValueError: The sequence would be longer than the model's positions.
+        """
+        needed = self.length + count
+        if needed > self._limit:
+            raise ValueError(
+                f"{needed} tokens are more than the model's seq_length of {self._limit}"
+            )
+        capacity = self._store.shape[3]
+        if needed > capacity:
+            shape = list(self._store.shape)
+            shape[3] = min(max(needed, 2 * capacity), self._limit)
+            store = self._store.new_zeros(shape)
+            store[:, :, :, : self.length] = self._store[:, :, :, : self.length]
+            self._store = store
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write one layer's new keys and values [groups, n, d] behind the tokens held.
+
+        Returns views of all keys and values [groups, length + n, d]. The length moves only with
+        :meth:`advance`, after every layer has written.
+        """
+        end = self.length + keys.shape[1]
+        self._store[0, layer, :, self.length : end] = keys
+        self._store[1, layer, :, self.length : end] = values
+        return self._store[0, layer, :, :end], self._store[1, layer, :, :end]
+
+    def advance(self, count: int) -> None:
+        """Count the tokens that every layer has written."""
+        self.length += count
