@@ -121,7 +121,7 @@ class AnswerHistory:
 
     def settle(self, answer: Answer) -> None:
         """Nothing more of an answer will be heard; what was heard of it is final."""
-        if not answer.cut and answer.complete:
+        if not answer.cut and answer.complete and answer.audio_seconds:
             answer.heard_seconds, answer.heard = answer.audio_seconds, answer.text
             self._write(answer)
         answer.settled = True

@@ -372,6 +372,8 @@ class GLMVoiceService(LLMService):
                 await self.push_frame(LLMFullResponseEndFrame())
         if not answer.audio_seconds:
             # Nothing to hear, so the phone will not report on it.
+            if answer.complete:
+                self._event("error", answer, message="the model's answer has no sound")
             self._settle(answer)
 
     # --- what was heard

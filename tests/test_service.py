@@ -429,6 +429,16 @@ async def test_an_engine_error_does_not_hang_the_call(call: Call, after: float) 
     assert call.service.is_usable
 
 
+async def test_an_answer_without_sound_does_not_count_as_heard(call: Call) -> None:
+    await call.asks()
+    call.session.says("mute words")
+    call.session.ends()
+    assert await call.events.wait("heard") == {"turn": 0, "text": ""}
+    assert call.events.named("error") == [{"turn": 0, "message": "the model's answer has no sound"}]
+    assert call.history == []
+    assert call.down.of(TTSStoppedFrame) == []
+
+
 async def test_a_typed_message_is_answered_once_and_kept_in_the_context(call: Call) -> None:
     call.context.add_message({"role": "developer", "content": "Greet the caller."})
     await call.send(LLMContextFrame(call.context), LLMContextFrame(call.context))
