@@ -221,25 +221,29 @@ class Conversations:
         speech = self._tokenizer.speech_ids(codes.tolist())
         return self._interleave.arrange(self._tokenizer.encode_plain(text), speech)
 
-    def _opened(self, greeted: bool) -> list[int]:
+    def _opened(self, greeted: bool, greeting: Sequence[int] | None = None) -> list[int]:
         if not greeted:
             return self._prompt.opening(SPEECH_SYSTEM)
-        return [*self._prompt.opening(TEXT_SYSTEM), *self._greet, *self._greeting]
+        said = self._greeting if greeting is None else greeting
+        return [*self._prompt.opening(TEXT_SYSTEM), *self._greet, *said]
 
     def _call(self, takes: Sequence[Takes], rng: np.random.Generator) -> Scene:
         mixture = self._mixture
-        start = self._opened(greeted=rng.random() < mixture.greeted)
+        start = self._opened(rng.random() < mixture.greeted, self._perhaps_cut(self._greeting, rng))
         for _ in range(max(0, int(rng.integers(-mixture.turns, mixture.turns + 1)))):
             user, answer = self._question(takes, rng)
-            if rng.random() < mixture.cut:
-                flags = list(map(self._tokenizer.is_speech, answer))
-                answer = heard(answer, flags, int(rng.integers(0, sum(flags))))
-            start += [*user, *answer]
+            start += [*user, *self._perhaps_cut(answer, rng)]
         exchanges = []
         for _ in range(mixture.questions):
             user, answer = self._question(takes, rng)
             exchanges.append(self._exchange(user, answer, rng.random() < mixture.whole))
         return Scene(start, exchanges)
+
+    def _perhaps_cut(self, answer: list[int], rng: np.random.Generator) -> list[int]:
+        if rng.random() >= self._mixture.cut:
+            return answer
+        flags = list(map(self._tokenizer.is_speech, answer))
+        return heard(answer, flags, int(rng.integers(0, sum(flags))))
 
     def _question(
         self, takes: Sequence[Takes], rng: np.random.Generator
