@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import json
 import os
-import secrets
 import signal
 import sys
 from collections.abc import Sequence
@@ -20,7 +19,6 @@ from loguru import logger
 from agent.settings import AUTH_TOKEN_VARIABLE, SHIPPED_CHECKPOINT, Settings, load_settings
 
 _LOG_FORMAT = "{time:HH:mm:ss.SSS} {level:<7} {name}: {message} {extra}"
-_DEMO = Path("simulator") / "demo" / "scenario.yaml"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -147,48 +145,14 @@ def _simulate(options: argparse.Namespace) -> int:
             raise ValueError(f"--{name} needs --url")
     if options.url is not None and options.settings is not None:
         raise ValueError("--settings is for a gateway that is started here, without --url")
-    return asyncio.run(_place_call(options))
+    from telephony.simulator import rehearse, simulate
+    from telephony.simulator.commands import DEMO_SCENARIO
 
-
-async def _place_call(options: argparse.Namespace) -> int:
-    import telephony
-    from telephony.serve import serving
-    from telephony.simulator import Target, load_scenario, run_directory, run_scenario
-    from telephony.simulator.terminal import Terminal
-
-    path = options.scenario or Path(telephony.__file__).parent / _DEMO
-    scenario = load_scenario(path)
-    directory = run_directory(options.runs)
-    terminal = Terminal(sys.stdout)
-    async with contextlib.AsyncExitStack() as stack:
-        if options.url is not None:
-            token = os.environ.get(AUTH_TOKEN_VARIABLE, "")
-            target = Target(options.url, token, options.via)
-            records = options.records
-        else:
-            terminal.heading("Starting")
-            settings = _rehearsal_settings(options.settings, directory)
-            url = await stack.enter_async_context(serving(settings, _progress))
-            token = settings.gateway.read_auth_token()
-            target = Target(f"{url}/voice", token, status_url=f"{url}/status")
-            records = settings.gateway.records_dir
-        terminal.heading(f"Calling: {scenario.name}")
-        report = await run_scenario(
-            scenario, target, directory, records_dir=records, watcher=terminal
-        )
-    verdict = "as expected" if report.passed else "NOT as expected"
-    print(f"\n{verdict}; call.wav, call.json and timeline.png are in {directory}", flush=True)
-    return 0 if report.passed else 1
-
-
-def _rehearsal_settings(path: Path | None, directory: Path) -> Settings:
-    """Settings for a gateway on loopback that only this process can sign for."""
-    environment = {AUTH_TOKEN_VARIABLE: secrets.token_hex(16), **os.environ}
-    settings = load_settings(path, environment)
-    gateway = settings.gateway.model_copy(
-        update={"host": "127.0.0.1", "port": 0, "public_base_url": None, "records_dir": directory}
-    )
-    return settings.model_copy(update={"gateway": gateway})
+    scenario = DEMO_SCENARIO if options.demo else options.scenario
+    if options.url is None:
+        return rehearse(scenario, options.runs, options.settings)
+    token = os.environ.get(AUTH_TOKEN_VARIABLE, "")
+    return simulate(scenario, options.url, token, options.runs, options.records, via=options.via)
 
 
 def _tokenize(options: argparse.Namespace) -> int:
