@@ -1,6 +1,6 @@
 """The other end of the line: a Twilio on loopback, scripted callers, reports."""
 
-from telephony.simulator.commands import demo, simulate
+from telephony.simulator.commands import demo, rehearse, simulate
 from telephony.simulator.rehearsal import run_directory, run_scenario
 from telephony.simulator.report import CallReport
 from telephony.simulator.scenario import Scenario, load_scenario
@@ -12,6 +12,7 @@ __all__ = [
     "Target",
     "demo",
     "load_scenario",
+    "rehearse",
     "run_directory",
     "run_scenario",
     "simulate",

@@ -5,13 +5,13 @@ import os
 import secrets
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
 import aiohttp
-import yaml
 
-from agent.settings import AUTH_TOKEN_VARIABLE
+from agent.settings import AUTH_TOKEN_VARIABLE, ENVIRONMENT_PREFIX
 from telephony.clock import Clock
 from telephony.simulator.clock import UnixClock
 from telephony.simulator.target import Target
@@ -38,37 +38,37 @@ class GatewayProcess:
     def __init__(
         self,
         directory: Path,
-        triton_url: str,
         *,
-        start_timeout: float = 90.0,
+        settings: Path | None = None,
+        progress: Callable[[str], None] | None = None,
+        start_timeout: float = 120.0,
         clock: Clock | None = None,
     ) -> None:
         """Prepare a gateway.
 
         Args:
-            directory: Receives its settings, its log and its records; made if need be.
-            triton_url: ``host:port`` of a server of triton_models/.
-            start_timeout: Seconds until it must answer calls.
+            directory: Receives its log and its records; made if need be.
+            settings: A YAML file of settings, by default none: the embedded engine with the
+                checkpoint that ships. Address, public base URL, records and secret are overridden.
+            progress: Told each step of its start, as a line for a person.
+            start_timeout: Seconds until it must be able to answer calls.
             clock: Tells the time and waits.
         """
         self.records_dir = directory / "records"
         self._directory = directory
-        self._triton_url = triton_url
+        self._settings = settings
+        self._progress = progress
         self._start_timeout = start_timeout
         self._clock = clock or UnixClock()
         self._port = _free_port()
         self._process: asyncio.subprocess.Process | None = None
+        self._relaying: asyncio.Task[None] | None = None
         self.target = Target(
             f"{PUBLIC_BASE_URL}/voice",
             secrets.token_hex(16),
             via=f"http://127.0.0.1:{self._port}",
             status_url=f"{PUBLIC_BASE_URL}/status",
         )
-
-    @property
-    def address(self) -> str:
-        """``host:port`` it listens on."""
-        return f"127.0.0.1:{self._port}"
 
     async def __aenter__(self) -> "GatewayProcess":
         """Start it and wait until it can answer calls.
@@ -77,21 +77,18 @@ class GatewayProcess:
             GatewayError: It ended, or did not become healthy in time.
         """
         self.records_dir.mkdir(parents=True, exist_ok=True)
-        settings = self._directory / "settings.yaml"
-        settings.write_text(yaml.safe_dump(self._settings()), "utf-8")
+        command = [sys.executable, "-m", "agent.cli", "serve"]
+        if self._settings is not None:
+            command += ["--settings", str(self._settings)]
         with self._log.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "agent.cli",
-                "serve",
-                "--settings",
-                str(settings),
+                *command,
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
+                stdout=asyncio.subprocess.PIPE,
                 stderr=log,
-                env={**os.environ, AUTH_TOKEN_VARIABLE: self.target.auth_token},
+                env={**os.environ, **self._environment()},
             )
+        self._relaying = asyncio.create_task(self._relay())
         try:
             await self._wait_until_healthy()
         except BaseException:
@@ -111,16 +108,22 @@ class GatewayProcess:
     def _log(self) -> Path:
         return self._directory / "gateway.log"
 
-    def _settings(self) -> dict[str, object]:
+    def _environment(self) -> dict[str, str]:
+        gateway = f"{ENVIRONMENT_PREFIX}GATEWAY__"
         return {
-            "triton": {"embedded": False, "urls": [self._triton_url]},
-            "gateway": {
-                "host": "127.0.0.1",
-                "port": self._port,
-                "public_base_url": PUBLIC_BASE_URL,
-                "records_dir": str(self.records_dir.resolve()),
-            },
+            f"{gateway}HOST": "127.0.0.1",
+            f"{gateway}PORT": str(self._port),
+            f"{gateway}PUBLIC_BASE_URL": PUBLIC_BASE_URL,
+            f"{gateway}RECORDS_DIR": str(self.records_dir.resolve()),
+            AUTH_TOKEN_VARIABLE: self.target.auth_token,
         }
+
+    async def _relay(self) -> None:
+        """Pass on what it prints, which is its progress, for as long as it prints."""
+        assert self._running.stdout is not None
+        async for line in self._running.stdout:
+            if self._progress is not None:
+                self._progress(line.decode(errors="replace").strip())
 
     async def _wait_until_healthy(self) -> None:
         deadline = self._clock.time() + self._start_timeout
@@ -129,7 +132,7 @@ class GatewayProcess:
                 if self._running.returncode is not None:
                     raise self._failure(f"it ended with status {self._running.returncode}")
                 try:
-                    async with session.get(f"http://{self.address}/health") as response:
+                    async with session.get(f"http://127.0.0.1:{self._port}/health") as response:
                         if response.status == 200:
                             return
                         state = f"/health answers {response.status}"
@@ -140,14 +143,15 @@ class GatewayProcess:
                 await self._clock.sleep(_POLL_SECONDS)
 
     async def _stop(self) -> None:
-        if self._running.returncode is not None:
-            return
-        self._running.terminate()
+        if self._running.returncode is None:
+            self._running.terminate()
         try:
             await asyncio.wait_for(self._running.wait(), _STOP_SECONDS)
         except TimeoutError:
             self._running.kill()
             await self._running.wait()
+        if self._relaying is not None:
+            await self._relaying
 
     def _failure(self, reason: str) -> GatewayError:
         lines = self._log.read_text("utf-8", errors="replace").splitlines()[-_LOG_LINES:]

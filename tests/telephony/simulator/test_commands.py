@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -32,15 +31,14 @@ async def test_a_rehearsal_from_a_file_leaves_its_report_and_an_exit_status(
 
     agent.behave = mute
     out = io.StringIO()
-    via = urlsplit(agent.target.via)
 
     status = await asyncio.to_thread(
         simulate,
         scenario_file(when={"at_ms": 100}, expect={"answered": answered}),
-        f"http://{via.netloc}/voice",
+        agent.target.voice_url,
         agent.target.auth_token,
         tmp_path / "runs",
-        public_url=agent.target.voice_url,
+        via=agent.target.via,
         out=out,
     )
 
