@@ -38,7 +38,6 @@ from agent.training.conversations import (
 from agent.training.data import Corpus
 from agent.training.language_model_layout import (
     Settings,
-    carry_over,
     export,
     fresh_model,
     write_layout,
@@ -214,17 +213,11 @@ class Recipe:
         """All takes there are by now."""
         return [Takes(path) for path in sorted(self.out.glob("take_?.npz"))]
 
-    def run(self, old: Path | None = None) -> None:
-        """Train, or go on where a stopped run was.
-
-        Args:
-            old: Directory of a training with another speech tokenizer to start from.
-        """
+    def run(self) -> None:
+        """Train, or go on where a stopped run was."""
         settings = self.settings
         torch.manual_seed(settings.seed)  # dropout; this process is the training's own
         model = fresh_model(self.layout, settings.seed)
-        if old is not None:
-            carry_over(model, old, self.out)
         _dropped(model, settings.dropout)
         average = Average(model, settings.average)
         optimizer = torch.optim.AdamW(
@@ -291,7 +284,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--export", type=Path, help="directory of the checkpoint to write")
     parser.add_argument("--hear", action="store_true", help="only tokenise callers, all takes")
-    parser.add_argument("--start", type=Path, help="--out of a training with another tokenizer")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     settings = Settings.read(arguments.settings)
@@ -307,7 +299,7 @@ def main() -> None:
         return
     recipe.prepare()
     recipe.hear(settings.first_takes)
-    recipe.run(arguments.start)
+    recipe.run()
     if arguments.export:
         best = arguments.out / "best"
         arguments.export.mkdir(parents=True, exist_ok=True)

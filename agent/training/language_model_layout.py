@@ -18,7 +18,7 @@ from agent.speech.language_model_config import LanguageModelConfig
 from agent.speech.prompt import SPEECH_SYSTEM, TEXT_SYSTEM, TRANSCRIBE_SYSTEM
 from agent.speech.text_tokenizer import TextTokenizer
 from agent.training import byte_pairs
-from agent.training.conversations import Mixture, Takes
+from agent.training.conversations import Mixture
 from agent.training.data import Corpus
 from agent.training.loop import Average
 from agent.training.phrasings import Line
@@ -141,33 +141,6 @@ def fresh_model(layout: Path, seed: int) -> LanguageModel:
             deviation /= math.sqrt(2 * config.num_layers)
         nn.init.normal_(parameter, std=deviation, generator=generator)
     return model
-
-
-@torch.no_grad()
-def carry_over(model: LanguageModel, old: Path, new: Path) -> None:
-    """Start from a model that was trained on the codes of another speech tokenizer.
-
-    A new tokenizer gives its codes other numbers and other borders. Both have heard the same take
-    of the same callers: each new code starts as the mixture of old codes that it replaces.
-
-    Args:
-        model: Receives the weights.
-        old: Directory of the other training.
-        new: Directory of this one.
-    """
-    saved = torch.load(old / "last.pt", map_location="cpu", weights_only=True)["average"]
-    codes, offset = model.text_tokenizer.audio_count, model.audio_offset
-    together = torch.zeros(codes, codes)
-    before, after = Takes(old / "take_0.npz"), Takes(new / "take_0.npz")
-    for index in after.indices:
-        pairs = (torch.from_numpy(after[index]), torch.from_numpy(before[index]))
-        together.index_put_(pairs, torch.ones(len(pairs[0])), accumulate=True)
-    together += together.sum(0) / together.sum()  # for codes that the take has seldom
-    mixture = together / together.sum(1, keepdim=True)
-    for name, parameter in model.named_parameters():
-        parameter.copy_(saved[name])
-        if name.endswith(("word_embeddings.weight", "output_layer.weight")):
-            parameter[offset : offset + codes] = mixture @ saved[name][offset : offset + codes]
 
 
 def export(model: LanguageModel, average: Average, layout: Path, out: Path) -> None:

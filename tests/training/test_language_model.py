@@ -252,29 +252,6 @@ def test_stopped_training_starts_again(recipe):
     assert (recipe.out / "log.jsonl").stat().st_size == size
 
 
-def test_new_tokenizer_starts_from_noise(recipe, line, corpus, tmp_path):
-    """Codes with other numbers take the weights of the codes they stand for."""
-    recipe.run()
-
-    class Renumbered(BeepTokenizer):
-        def _codes(self, samples):
-            return (super()._codes(samples) + 5) % CODES
-
-    other = recipes.Recipe(recipe.settings, corpus, line, Renumbered(), tmp_path / "other")
-    other.prepare()
-    other.hear(1)
-    old, model = (recipes.fresh_model(r.layout, 1) for r in (recipe, other))
-    recipes.carry_over(model, recipe.out, other.out)
-    saved = torch.load(recipe.out / "last.pt", weights_only=True)["average"]
-    name = "transformer.output_layer.weight"
-    heard = np.bincount(np.concatenate([recipe.takes()[0][i] for i in recipe.takes()[0].indices]))
-    often = int(heard.argmax())
-    moved = model.transformer["output_layer"].weight[model.audio_offset + (often + 5) % CODES]
-    torch.testing.assert_close(
-        moved.detach(), saved[name][old.audio_offset + often], atol=0.02, rtol=0.2
-    )
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [({"stepps": 3}, "field 'stepps' is missing or unknown"), ({"mixture": {}}, "field 'cut' is")],
