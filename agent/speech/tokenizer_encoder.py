@@ -147,7 +147,10 @@ class Attention(nn.Module):
         Returns:
             [batch, n, width].
         """
-        query, key, value = (self._split(p(x)) for p in (self.q_proj, self.k_proj, self.v_proj))
+        # Under bfloat16 autocast on a CPU, attention itself is faster in float32.
+        query, key, value = (
+            self._split(p(x)).to(x.dtype) for p in (self.q_proj, self.k_proj, self.v_proj)
+        )
         if cache is not None:
             key, value = cache.append(key, value)
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
@@ -246,7 +249,15 @@ class WhisperVQEncoder(nn.Module):
         return x.view(batch, length // self.config.pool, self.config.pool, width).mean(dim=2)
 
     def forward(self, mel: Tensor, valid: Tensor, position: int | Tensor = 0) -> Tensor:
-        """Vectors before the quantiser, of whole segments.
+        """Vectors before the quantiser, of whole segments: `frames`, pooled.
+
+        Returns:
+            float32 [batch, n / pool, width].
+        """
+        return self.pool(self.frames(mel, valid, position))
+
+    def frames(self, mel: Tensor, valid: Tensor, position: int | Tensor = 0) -> Tensor:
+        """Output of the last layer at 50 Hz, of whole segments.
 
         Args:
             mel: Normalised log-mel, float32 [batch, n_mels, 2 n], n a multiple of the pooling.
@@ -254,16 +265,16 @@ class WhisperVQEncoder(nn.Module):
             position: Position of the first frame, or int64 [batch] of each segment's.
 
         Returns:
-            float32 [batch, n / pool, width].
+            float32 [batch, n, width].
         """
-        x = self.convolve(mel)
+        x: Tensor = self.convolve(mel)
         steps = torch.arange(x.shape[1], device=x.device)
         start = torch.as_tensor(position, device=x.device).reshape(-1, 1)
         x = x + self.embed_positions(start + steps)
         mask = self.block_mask(valid)
         for layer in self.layers:
             x = layer(x, mask)
-        return self.pool(x)
+        return x
 
     def step(
         self, mel: Tensor, start: int, cache: list[KeyValues], valid: Tensor | None = None

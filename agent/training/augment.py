@@ -1,0 +1,131 @@
+"""What a telephone does to speech, plain and with random variation for training.
+
+Sequences here are float32 [n] in [-1, 1]; in and out at 16 kHz, since that is what the tokenizer
+takes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.fft import irfft, next_fast_len, rfft
+from scipy.signal import lfilter, resample_poly
+from torch import Tensor
+
+from agent.training.data import SAMPLE_RATE
+
+Audio = npt.NDArray[np.float32]
+PHONE_RATE = 8_000
+_MU = 255.0
+
+
+def mu_law(audio: Audio) -> Audio:
+    """Round samples to the 8-bit mu-law levels (ITU-T G.711's curve, continuous form)."""
+    clipped = np.clip(audio, -1.0, 1.0)
+    compressed = np.sign(clipped) * np.log1p(_MU * np.abs(clipped)) / np.log1p(_MU)
+    levels = np.round(compressed * 127.0) / 127.0
+    expanded = np.sign(levels) * np.expm1(np.abs(levels) * np.log1p(_MU)) / _MU
+    return np.asarray(expanded, dtype=np.float32)
+
+
+def phone_band(audio: Audio) -> Audio:
+    """Send 16 kHz audio through a clean 8 kHz mu-law line; the result is as long, at 16 kHz."""
+    line = mu_law(resample_poly(audio, 1, SAMPLE_RATE // PHONE_RATE).astype(np.float32))
+    back = resample_poly(line, SAMPLE_RATE // PHONE_RATE, 1)
+    return np.asarray(back[: len(audio)], dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """A varied utterance.
+
+    Attributes:
+        audio: float32 [n] at 16 kHz.
+        start: Where the utterance begins in it, in seconds.
+        speed: A moment t of the original is at ``start + t / speed``.
+    """
+
+    audio: Audio
+    start: float
+    speed: float
+
+
+def _response(
+    hz: npt.NDArray[np.float64], rng: np.random.Generator, strength: float
+) -> npt.NDArray[np.float64]:
+    """Gains of a random line: up to 350-3000 Hz, tilted by up to 3 dB an octave."""
+    low = 150.0 + strength * rng.uniform(0.0, 200.0)
+    high = 3700.0 - strength * rng.uniform(0.0, 700.0)
+    if rng.random() < 0.2:
+        low, high = 20.0, 3800.0
+    rise = np.clip((hz - 0.7 * low) / (0.6 * low), 0.0, 1.0)
+    fall = np.clip((high + 200.0 - hz) / 300.0, 0.0, 1.0)
+    tilt = strength * rng.uniform(-3.0, 3.0) * np.log2(np.maximum(hz, 100.0) / 1000.0)
+    gains: npt.NDArray[np.float64] = rise * fall * 10.0 ** (tilt / 20.0)
+    return gains
+
+
+def vary(audio: Audio, rng: np.random.Generator, strength: float = 1.0) -> Augmented:
+    """Speak faster or slower and send it through a random phone line.
+
+    At strength 1: speed 0.86-1.18 (pitch goes with it), band-pass and tilt, a level of -34 to
+    -14 dB, silence around, coloured noise at 12-40 dB, mu-law. At 0: the same line for all.
+    """
+    n = next_fast_len(len(audio) + SAMPLE_RATE // 20, real=True)
+    at_phone_rate = n * PHONE_RATE / SAMPLE_RATE
+    speed = 1.0 + strength * rng.uniform(-0.14, 0.18)
+    m = next_fast_len(int(at_phone_rate / speed), real=True)
+    speed = at_phone_rate / m
+    # Cutting the spectrum resamples by any ratio; the filter comes for free.
+    spectrum = rfft(audio, n)[: m // 2 + 1]
+    hz = np.arange(len(spectrum)) * (PHONE_RATE / m)
+    line = irfft(spectrum * _response(hz, rng, strength), m)[: int(len(audio) * m / n)] * (m / n)
+    level = 10.0 ** ((-24.0 + strength * rng.uniform(-10.0, 10.0)) / 20.0)
+    line *= level / max(float(np.sqrt(np.mean(line**2))), 1e-6)
+    longest = 0.8 if rng.random() < 0.3 else 0.2
+    before, after = (int(strength * rng.uniform(0.0, s) * PHONE_RATE) for s in (longest, 0.2))
+    line = np.pad(line, (before, after))
+    if rng.random() < 0.85 * strength:
+        colour = rng.uniform(-0.3, 0.9)
+        noise = lfilter([1.0], [1.0, -colour], rng.standard_normal(len(line)))
+        noise *= np.sqrt(1.0 - colour**2)
+        line = line + noise * level * 10.0 ** (-(40.0 - strength * rng.uniform(0.0, 28.0)) / 20.0)
+    coded = line.astype(np.float32)
+    if rng.random() < 0.75:
+        coded = mu_law(coded)
+    wide = resample_poly(coded, SAMPLE_RATE // PHONE_RATE, 1).astype(np.float32)
+    return Augmented(wide, before / PHONE_RATE, speed)
+
+
+def mask_spectrum(mel: Tensor, rng: np.random.Generator, strength: float = 1.0) -> Tensor:
+    """Blank bands and moments of log-mel [batch, n_mels, frames] in place (Park 2019)."""
+    batch, n_mels, frames = mel.shape
+    floors = mel.amin(dim=(1, 2))
+    for item in range(batch):
+        width = int(strength * rng.integers(0, 9))
+        low = int(rng.integers(0, n_mels - width))
+        mel[item, low : low + width] = floors[item]
+        for _ in range(2):
+            length = min(int(strength * rng.integers(0, 17)), frames // 8)
+            start = int(rng.integers(0, frames - length))
+            mel[item, :, start : start + length] = floors[item]
+    return mel
+
+
+def running_maximum(log_mel: Tensor, block: int) -> Tensor:
+    """The maximum that a stream knows when it computes each block.
+
+    Args:
+        log_mel: float32 [batch, n_mels, frames], before the clamp.
+        block: Frames in a block.
+
+    Returns:
+        float32 [batch, 1, frames]: at each frame the maximum up to the end of its block.
+    """
+    frames = log_mel.shape[-1]
+    so_far = log_mel.amax(dim=1, keepdim=True).cummax(dim=-1).values
+    ends = (torch.arange(frames) // block + 1) * block - 1
+    return so_far[..., ends.clamp(max=frames - 1)]

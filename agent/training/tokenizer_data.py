@@ -1,0 +1,147 @@
+"""What the speech tokenizer learns from: phone-band speech with its letters and phones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from agent.training.augment import Audio, phone_band, vary
+from agent.training.data import SAMPLE_RATE, Corpus
+
+CHARACTERS = " 'abcdefghijklmnopqrstuvwxyz"  # CTC's blank is 0, these follow
+TOKEN_SAMPLES = 1280
+FRAME_SAMPLES = 320
+IGNORED = -100  # a frame whose phone is not known
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Utterances padded to the longest.
+
+    Attributes:
+        audio: float32 [batch, n], n a multiple of 1,280.
+        samples: int64 [batch], lengths.
+        texts: int64, all characters one after another.
+        lengths: int64 [batch], characters of each.
+        phones: int64 [batch, n / 320], or IGNORED.
+    """
+
+    audio: Tensor
+    samples: Tensor
+    texts: Tensor
+    lengths: Tensor
+    phones: Tensor
+
+
+def spell(text: str) -> list[int]:
+    """CTC's targets of a text: letters, apostrophes and spaces, from 1."""
+    plain = "".join(c if c in CHARACTERS else " " for c in text.lower())
+    return [CHARACTERS.index(c) + 1 for c in " ".join(plain.split())]
+
+
+class Loader:
+    """Draws batches of similar length from a corpus, varied or as a clean phone line."""
+
+    def __init__(self, corpus: Corpus, batch_seconds: float):
+        self.corpus = corpus
+        self.limit = int(batch_seconds * SAMPLE_RATE)
+        self.phone_names: list[str] = []
+        for index in range(len(corpus)):
+            for name, _ in corpus[index].phones or ():
+                if name not in self.phone_names:
+                    self.phone_names.append(name)
+        self.phone_names.sort()
+
+    def plan(self, indices: Sequence[int], rng: np.random.Generator) -> list[list[int]]:
+        """Divide utterances into batches of at most so many seconds with padding, shuffled."""
+        plans: list[list[int]] = []
+        shuffled = rng.permutation(np.asarray(indices))
+        for start in range(0, len(shuffled), 400):
+            group: list[int] = []
+            for index in sorted(shuffled[start : start + 400], key=self.corpus.seconds):
+                longest = self.corpus.seconds(int(index)) + 0.6  # variation adds about that
+                if (len(group) + 1) * longest * SAMPLE_RATE > self.limit and group:
+                    plans.append(group)
+                    group = []
+                group.append(int(index))
+            plans.append(group)
+        return [plans[i] for i in rng.permutation(len(plans))]
+
+    def batch(
+        self,
+        indices: Sequence[int],
+        rng: np.random.Generator | None,
+        strength: float = 1.0,
+        clean: float = 0.0,
+    ) -> Batch:
+        """Read utterances: varied at random, or through a clean phone line if rng is None.
+
+        Args:
+            indices: Where they are in the corpus.
+            rng: Draws the variations.
+            strength: How far they go, from 0 to 1.
+            clean: Share of the utterances that has none.
+        """
+        audios: list[Audio] = []
+        texts: list[list[int]] = []
+        phones: list[npt.NDArray[np.int64]] = []
+        for index in indices:
+            utterance = self.corpus[index]
+            start, speed = 0.0, 1.0
+            if rng is None or rng.random() < clean:
+                audio = phone_band(utterance.audio)
+            else:
+                varied = vary(utterance.audio, rng, strength)
+                audio, start, speed = varied.audio, varied.start, varied.speed
+            audios.append(audio)
+            texts.append(spell(utterance.text))
+            phones.append(self._align(utterance.phones, start, speed, len(audio)))
+        longest = max(len(audio) for audio in audios)
+        padded = -(-longest // TOKEN_SAMPLES) * TOKEN_SAMPLES
+        table = np.full((len(audios), padded // FRAME_SAMPLES), IGNORED, dtype=np.int64)
+        sound = np.zeros((len(audios), padded), dtype=np.float32)
+        for row, (audio, labels) in enumerate(zip(audios, phones, strict=True)):
+            sound[row, : len(audio)] = audio
+            table[row, : len(labels)] = labels
+        return Batch(
+            audio=torch.from_numpy(sound),
+            samples=torch.tensor([len(audio) for audio in audios]),
+            texts=torch.tensor([c for text in texts for c in text]),
+            lengths=torch.tensor([len(text) for text in texts]),
+            phones=torch.from_numpy(table),
+        )
+
+    def _align(
+        self,
+        phones: tuple[tuple[str, float], ...] | None,
+        start: float,
+        speed: float,
+        samples: int,
+    ) -> npt.NDArray[np.int64]:
+        moments = np.arange(samples // FRAME_SAMPLES) * (FRAME_SAMPLES / SAMPLE_RATE)
+        if not phones:
+            return np.full(len(moments), IGNORED, dtype=np.int64)
+        ends = np.array([end for _, end in phones])
+        names = np.array([self.phone_names.index(name) for name, _ in phones])
+        original = (moments - start) * speed
+        which = np.searchsorted(ends, original, side="right")
+        labels = names[np.minimum(which, len(names) - 1)]
+        silent = (original < 0.0) | (which >= len(names))
+        if "pau" in self.phone_names:
+            labels[silent] = self.phone_names.index("pau")
+        return np.asarray(labels, dtype=np.int64)
+
+
+def edit_distance(one: Sequence[int], other: Sequence[int]) -> int:
+    """Insertions, deletions and replacements that turn one sequence into the other."""
+    row = list(range(len(other) + 1))
+    for i, a in enumerate(one, 1):
+        diagonal, row[0] = row[0], i
+        for j, b in enumerate(other, 1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (a != b))
+    return row[-1]
