@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from loguru import logger
 from numpy.typing import NDArray
-from pipecat.adapters.llm.services.open_ai_adapter import OpenAILLMAdapter
 from pipecat.frames.frames import (
     CancelFrame,
     EndFrame,
@@ -40,13 +39,14 @@ from pipecat.frames.frames import (
     VADUserStartedSpeakingFrame,
     VADUserStoppedSpeakingFrame,
 )
-from pipecat.processors.aggregators.llm_context import LLMContext, standard_message_text
+from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.frame_processor import FrameDirection
 from pipecat.services.llm_service import LLMService
 from pipecat.services.settings import LLMSettings
 from pipecat.utils.errors import ErrorCategory
 from pipecat.utils.text.base_text_aggregator import TextType
 
+from agent.adapter import GLMVoiceAdapter
 from agent.events import JSON, CallObserver
 from agent.frames import AudioHeardFrame
 from agent.history import Answer, AnswerHistory
@@ -80,7 +80,7 @@ class SpeechSession(Protocol):
         """End the conversation and free what it holds; idempotent."""
 
 
-class GLMVoiceService(LLMService):
+class GLMVoiceService(LLMService[GLMVoiceAdapter]):
     """Speech in, speech out, one instance a call.
 
     Takes ``InputAudioRawFrame`` (16 kHz mono), the VAD's and the turn strategy's frames,
@@ -94,9 +94,7 @@ class GLMVoiceService(LLMService):
     """
 
     Settings = LLMSettings
-    # Pipecat's default. Named, so that it is imported with this module and not, for a second that
-    # every call would feel, with the first call.
-    adapter_class = OpenAILLMAdapter
+    adapter_class = GLMVoiceAdapter
 
     def __init__(
         self,
@@ -183,7 +181,7 @@ class GLMVoiceService(LLMService):
                 self._hear(frame)
                 return
             case LLMContextFrame():
-                self._take_context(frame.context)
+                await self._take_context(frame.context)
                 return
             case TTSSpeakFrame():
                 self._instruct(self._request(say=frame.text))
@@ -244,16 +242,12 @@ class GLMVoiceService(LLMService):
 
     # --- typed turns
 
-    def _take_context(self, context: LLMContext) -> None:
+    async def _take_context(self, context: LLMContext) -> None:
         """Answer the typed message at the end of the context, once."""
-        messages = context.get_messages()
-        message = messages[-1] if messages else None
-        if message is None or message is self._last_instruction or not isinstance(message, dict):
-            return
-        text = standard_message_text(message)
-        if message["role"] in ("user", "developer", "system") and text.strip():
-            self._last_instruction = message
-            self._instruct(self._request(instruction=text))
+        asked = await self._adapter.get_llm_invocation_params(context)
+        if asked["instruction"] and asked["message"] is not self._last_instruction:
+            self._last_instruction = asked["message"]
+            self._instruct(self._request(instruction=asked["instruction"]))
 
     def _instruct(self, request: TurnRequest) -> None:
         self._instructions.append(request)
