@@ -89,6 +89,9 @@ class LoopbackTwilio:
                     await self._execute(call, caller, parse_twiml(document), tell)
             except TwiMLError as error:
                 self._error(call, error.code, str(error))
+            except asyncio.CancelledError:
+                call.cause = Cause.BROKEN_OFF
+                raise
             finally:
                 call.ended_at = self._clock.time()
                 status = "completed" if call.stream else "failed"

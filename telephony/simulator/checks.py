@@ -6,7 +6,7 @@ import re
 from telephony.simulator.report import BargeIn, Check, Latency
 from telephony.simulator.scenario import Expectation
 
-NO_RECORDS = "unknown: the agent's records of this call are needed to tell"
+NO_RECORDS = "the agent's records of this call would be needed to tell"
 
 
 def words(text: str) -> list[str]:
@@ -94,19 +94,7 @@ def check_barge_in(expectation: Expectation, barge_in: BargeIn | None) -> list[C
             _at_most("silent_within_ms", expectation.silent_within_ms, silent, "no interruption")
         )
     if expectation.history_cut:
-        generated = barge_in.generated if barge_in else None
-        kept = barge_in.kept if barge_in else None
-        known = generated is not None and kept is not None
-        checks.append(
-            Check(
-                name="history_cut",
-                expected="the history holds only the beginning of the answer",
-                found=f"“{kept}” of “{generated}”" if known else NO_RECORDS,
-                passed=is_cut(generated, kept)
-                if generated is not None and kept is not None
-                else None,
-            )
-        )
+        checks.append(_history(barge_in))
     return checks
 
 
@@ -119,6 +107,22 @@ def is_cut(generated: str, kept: str) -> bool:
     if said[: len(whole)] != whole or len(said) <= len(whole):
         return False
     return said[len(whole)].startswith(last) and "".join(held) != "".join(said)
+
+
+def _history(barge_in: BargeIn | None) -> Check:
+    found = "no interruption"
+    passed: bool | None = False
+    if barge_in is not None:
+        generated, kept = barge_in.generated, barge_in.kept
+        known = generated is not None and kept is not None
+        found = f"“{kept}” of “{generated}”" if known else NO_RECORDS
+        passed = None if generated is None or kept is None else is_cut(generated, kept)
+    return Check(
+        name="history_cut",
+        expected="the history holds only the beginning of the answer",
+        found=found,
+        passed=passed,
+    )
 
 
 def _contains(text: list[str], phrase: list[str]) -> bool:

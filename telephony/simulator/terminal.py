@@ -127,6 +127,8 @@ class Terminal:
         self._break()
         if turn.barge_in is not None:
             self._note(f"the agent fell silent {turn.barge_in.silent_after_ms:.0f} ms later")
+        if turn.caller is None and turn.answer is not None:
+            self._note(f"heard {turn.answer[0] * 1000:.0f} ms after the stream had opened")
         if turn.latency is not None:
             self._note(describe(turn.latency))
         for check in turn.checks:

@@ -19,6 +19,7 @@ class Cause(StrEnum):
     AGENT_HUNG_UP = "the agent hung up"
     STREAM_FAILED = "the media stream failed"
     REFUSED = "the call was refused"
+    BROKEN_OFF = "the rehearsal was broken off"
     UNREACHABLE = "the webhook did not answer"
 
 

@@ -62,3 +62,17 @@ def test_a_history_that_kept_everything_fails_the_barge_in():
         ("silent_within_ms", False),
         ("history_cut", False),
     ]
+
+
+def test_without_an_interruption_nothing_about_it_holds():
+    checks = check_barge_in(Expectation(silent_within_ms=200, history_cut=True), None)
+
+    assert [check.passed for check in checks] == [False, False, False]
+
+
+def test_a_history_that_nobody_wrote_down_is_unknown():
+    barge_in = BargeIn(after_ms=900, silent_after_ms=100)
+
+    checks = check_barge_in(Expectation(history_cut=True), barge_in)
+
+    assert [check.passed for check in checks] == [True, None]

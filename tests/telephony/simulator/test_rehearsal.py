@@ -1,5 +1,6 @@
 """Whole calls against an agent in this process, in virtual time."""
 
+import asyncio
 import json
 
 import numpy as np
@@ -272,3 +273,26 @@ async def test_gaps_in_an_answer_are_found(agent, scenario, clock):
     )
 
     assert [round(end - begin, 2) for begin, end in report.gaps] == [pytest.approx(0.1, abs=0.021)]
+
+
+async def test_a_rehearsal_that_is_broken_off_leaves_its_report(agent, scenario, clock, tmp_path):
+    under_way = asyncio.Event()
+
+    async def mute(line):
+        async for _ in line.events():
+            if len(line.frames) > 20:
+                under_way.set()
+
+    agent.behave = mute
+    call = asyncio.create_task(
+        run_scenario(scenario([{}]), agent.target, tmp_path / "run", clock=clock)
+    )
+    await under_way.wait()
+
+    call.cancel()
+    await asyncio.gather(call, return_exceptions=True)
+
+    report = CallReport.model_validate_json((tmp_path / "run" / "call.json").read_text())
+    assert report.cause == "the rehearsal was broken off"
+    assert report.duration > 0.3
+    assert not report.passed
