@@ -247,7 +247,7 @@ def main() -> None:
     windows = Windows(takes, flow, settings["lengths"], settings["seed"] + loop.step)
     generator = torch.Generator().manual_seed(settings["seed"] + loop.step)
     hidden = settings["model"]["decoder"]["cfm_params"]["content"]["training_cfg_rate"]
-    sums = torch.zeros(2)
+    sums, counted = torch.zeros(2), 0
     flow.train()
     while loop.step < loop.steps:
         batch = windows.draw(settings["batch"])
@@ -256,13 +256,14 @@ def main() -> None:
         loop.advance(optimizer, matching + settings["prior"] * prior)
         average.update(flow, loop.step)
         sums += torch.stack([matching, prior]).detach()
+        counted += 1
         if loop.step % settings["report_every"] == 0:
-            mean = (sums / settings["report_every"]).tolist()
+            mean = (sums / counted).tolist()
             figures = {"matching": mean[0], "prior": mean[1]}
             if loop.step % settings["judge_every"] == 0:
                 figures |= judge(flow, held_out, settings["lengths"])
             loop.report(**figures)
-            sums.zero_()
+            sums, counted = torch.zeros(2), 0
     loop.save()
     if arguments.export:
         average.copy_to(flow)
