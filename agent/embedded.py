@@ -247,6 +247,8 @@ class EmbeddedServer:
             "PATH": f"{sys.exec_prefix}/bin{os.pathsep}{os.environ.get('PATH', os.defpath)}",
             "PYTHONPATH": os.pathsep.join(python_path),
             "PYTHONUNBUFFERED": "1",
+            # Tracebacks without the values of variables: those are what callers said.
+            "LOGURU_DIAGNOSE": "NO",
             "OMP_NUM_THREADS": str(self._threads),
             "GLM_MODEL_THREADS": str(self._threads),
             "GLM_MODEL_CHECKPOINT": str(self._checkpoint),

@@ -161,6 +161,15 @@ class ResponseStream:
         return self._replica._unavailable(self._model, reason)
 
 
+def stop_inputs(model: str, session: str, request: str) -> Tensors:
+    """What stops an answer: of the language model, or of the decoder what it has queued."""
+    inputs: dict[str, npt.NDArray[Any]] = {"SESSION": string(session), "STOP": flag(True)}
+    if model == DECODER:
+        nothing = {"SPEECH_TOKENS": NO_TOKENS, "TEXT": string(""), "LAST": flag(True)}
+        return {**inputs, **nothing, "SEQUENCE": np.zeros(1, dtype=np.int32)}
+    return {**inputs, "TOKENS": NO_TOKENS, "REQUEST": string(request)}
+
+
 def string(value: str) -> npt.NDArray[np.object_]:
     """A string as a tensor [1]."""
     return np.array([value.encode("utf-8")], dtype=np.object_)

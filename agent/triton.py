@@ -12,18 +12,16 @@ import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-import numpy as np
-
 from agent.replica import (
     DECODER,
     ENSEMBLE,
     LANGUAGE_MODEL,
     NO_AUDIO,
-    NO_TOKENS,
     TOKENIZER,
     EngineUnavailable,
     Replica,
     flag,
+    stop_inputs,
     string,
 )
 from agent.speech.request import TurnRequest
@@ -149,32 +147,22 @@ class VoiceClient:
 
     async def _probe(self, replica: Replica) -> None:
         timeout = self.request_timeout
-        session = {"SESSION": string(f"probe-{uuid.uuid4().hex}")}
-        nothing = string(TurnRequest(close=True).to_json())
+        session = f"probe-{uuid.uuid4().hex}"
+        close = TurnRequest(close=True).to_json()
         await replica.require_model(ENSEMBLE, timeout)
         await replica.infer(
             TOKENIZER,
-            {**session, "AUDIO": NO_AUDIO, "END_OF_TURN": flag(False), "REQUEST": nothing},
-            timeout,
-        )
-        await replica.infer_decoupled(
-            LANGUAGE_MODEL,
             {
-                **session,
-                "TOKENS": NO_TOKENS,
-                "REQUEST": nothing,
-                "STOP": flag(True),
+                "SESSION": string(session),
+                "AUDIO": NO_AUDIO,
+                "END_OF_TURN": flag(False),
+                "REQUEST": string(close),
             },
             timeout,
         )
         await replica.infer_decoupled(
-            DECODER,
-            {
-                **session,
-                "SPEECH_TOKENS": NO_TOKENS,
-                "TEXT": string(""),
-                "SEQUENCE": np.zeros(1, dtype=np.int32),
-                "LAST": flag(True),
-            },
-            timeout,
+            LANGUAGE_MODEL, stop_inputs(LANGUAGE_MODEL, session, close), timeout
         )
+        # An empty last piece: unlike a stop, it goes through the thread that decodes.
+        piece = {**stop_inputs(DECODER, session, close), "STOP": flag(False)}
+        await replica.infer_decoupled(DECODER, piece, timeout)

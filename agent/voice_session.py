@@ -15,15 +15,16 @@ import numpy.typing as npt
 from loguru import logger
 
 from agent.replica import (
+    DECODER,
     ENSEMBLE,
     LANGUAGE_MODEL,
     NO_AUDIO,
-    NO_TOKENS,
     TOKENIZER,
     EngineUnavailable,
     ResponseStream,
     Tensors,
     flag,
+    stop_inputs,
     string,
 )
 from agent.speech.request import TurnRequest
@@ -170,7 +171,7 @@ class VoiceSession:
             return
         running.stopped = True
         running.stream.cancel()
-        await self._stop_model(running.url, running.name)
+        await self._stop_models(running.url, running.name)
 
     async def close(self) -> None:
         """End the call and free its state on the server; idempotent."""
@@ -188,7 +189,7 @@ class VoiceSession:
             return
         await asyncio.gather(
             self._forget_turn(self._url),
-            self._stop_model(self._url, running.name if running else "", close=True),
+            self._stop_models(self._url, running.name if running else "", close=True),
         )
         self._client.detach(self._url)
         self._url = None
@@ -213,7 +214,7 @@ class VoiceSession:
                     await self._tokenise(url, turn.rest(), TurnRequest())
                 except EngineUnavailable as error:
                     # The answer sends it again and, if that fails as well, says so to its caller.
-                    logger.warning("Audio could not be sent while the caller speaks", error=error)
+                    logger.bind(error=str(error)).warning("Audio could not be sent yet")
                     turn.broken = True
                 else:
                     turn.mark_sent(pieces)
@@ -335,30 +336,32 @@ class VoiceSession:
             return
         running.stream.cancel()
         if not running.stopped:
-            self._client.in_background(self._stop_model(running.url, running.name))
+            self._client.in_background(self._stop_models(running.url, running.name))
 
-    async def _stop_model(self, url: str, answer: str, close: bool = False) -> None:
-        request = TurnRequest(close=close)
-        inputs = {
-            "SESSION": string(self.id),
-            "TOKENS": NO_TOKENS,
-            "REQUEST": string(request.to_json()),
-            "STOP": flag(True),
-        }
-        client = self._client
-        try:
-            await client.replica(url).infer_decoupled(
-                LANGUAGE_MODEL, inputs, client.request_timeout, answer
-            )
-        except EngineUnavailable as error:
+    async def _stop_models(self, url: str, answer: str, close: bool = False) -> None:
+        request = TurnRequest(close=close).to_json()
+        replica, seconds = self._client.replica(url), self._client.request_timeout
+        results = await asyncio.gather(
+            *(
+                replica.infer_decoupled(
+                    model, stop_inputs(model, self.id, request), seconds, answer
+                )
+                for model in (LANGUAGE_MODEL, DECODER)
+            ),
+            return_exceptions=True,
+        )
+        for error in results:
             # The decoder stops an answer that nobody takes, and time to live ends the session.
-            logger.warning("An answer could not be stopped", error=error)
+            if isinstance(error, EngineUnavailable):
+                logger.bind(error=str(error)).warning("An answer could not be stopped")
+            elif isinstance(error, BaseException):
+                raise error
 
     async def _forget_turn(self, url: str) -> None:
         try:
             await self._tokenise(url, NO_AUDIO, TurnRequest(close=True))
         except EngineUnavailable as error:
-            logger.warning("A turn could not be forgotten", error=error)
+            logger.bind(error=str(error)).warning("A turn could not be forgotten")
 
 
 def _chunk(outputs: Tensors) -> AnswerChunk:

@@ -62,6 +62,7 @@ class FakeReplica:
         self.gate = asyncio.Event()
         self.gate.set()
         self.closed = False
+        self.hushed: list[str] = []
 
     def _check(self, model):
         if model in self.dead:
@@ -76,9 +77,11 @@ class FakeReplica:
 
     async def infer_decoupled(self, model, inputs, seconds, request_id=""):
         self._check(model)
-        if "STOP" in inputs:
+        if model == "voice_lm" and "STOP" in inputs:
             closing = json.loads(inputs["REQUEST"][0]).get("close", False)
             self.log.append(("end" if closing else "stop", request_id))
+        elif "STOP" in inputs:
+            self.hushed.append(request_id)
         return {}
 
     def stream(self, model, inputs, request_id=""):
@@ -223,6 +226,7 @@ async def test_stop_ends_the_iteration_and_names_the_answer_to_the_model(make, r
     await session.stop()
     assert [chunk async for chunk in answer] == []
     assert replicas["one:1"].log[-1] == ("stop", "s/0")
+    assert replicas["one:1"].hushed == ["s/0"]
     await session.stop()
     assert replicas["one:1"].log.count(("stop", "s/0")) == 1
 

@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -128,7 +129,7 @@ class AnsweringThread:
                 return True
             if command is None:
                 return False
-            command()
+            _guarded(command)
             wait = False
 
     def _submit(
@@ -176,18 +177,22 @@ class AnsweringThread:
                 del self._answers[piece.session]
         else:
             reply = answers[0].reply
-        try:
-            reply.piece(piece)
-        except Exception:
-            # The client of one call is gone; its decoder or time to live ends the answer.
-            logger.exception("A piece of an answer could not be sent")
+        _guarded(lambda: reply.piece(piece))
 
     def _give_up(self, message: str) -> None:
         """End all answers with an error; their sessions cannot be trusted any more."""
         for session, answers in self._answers.items():
             self._engine.close(session)
             for answer in answers:
-                answer.reply.fail(message)
+                _guarded(partial(answer.reply.fail, message))
         self._answers.clear()
         # Nothing runs, so this only takes the last pieces, which nobody waits for now.
         self._engine.step()
+
+
+def _guarded(action: Callable[[], None]) -> None:
+    """Do what one call asked for; that Triton takes no response for it must not end the others."""
+    try:
+        action()
+    except Exception:
+        logger.exception("A response could not be sent")

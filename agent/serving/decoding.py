@@ -62,7 +62,8 @@ class _Answer:
         jobs: What is still to be decoded, in order.
         decoded: Speech tokens decoded so far.
         first_audio: Seconds from the arrival of its first speech to the audio of it.
-        dead: Its client is gone or a piece failed: what still comes is thrown away.
+        gone: Its client no longer wants it.
+        dead: It was stopped or a piece failed: what still comes is thrown away.
         used: When a piece last arrived.
     """
 
@@ -70,6 +71,7 @@ class _Answer:
     jobs: deque[_Job] = field(default_factory=deque)
     decoded: int = 0
     first_audio: float | None = None
+    gone: bool = False
     dead: bool = False
     used: float = 0.0
 
@@ -136,18 +138,27 @@ class DecodingThread:
             state.jobs.append(_Job(piece, reply, state.used))
             self._arrived.notify()
 
+    def stop(self, session: str, answer: str) -> None:
+        """Throw away what has not been decoded of an answer; without a name, of all the session's.
+
+        Triton does not say of a piece that was queued before it that the client has cancelled.
+        """
+        with self._arrived:
+            for (owner, name), state in self._answers.items():
+                if owner == session and answer in ("", name):
+                    state.dead = True
+
     def _run(self) -> None:
         # OpenMP keeps the number of threads for each thread that computes.
         torch.set_num_threads(self._threads)
         while (found := self._next()) is not None:
             key, state, job = found
-            self._work(key, state, job)
-            with self._arrived:
-                # An answer whose last piece is done has nothing queued behind it.
-                if job.piece.last:
-                    self._answers.pop(key, None)
-                count = len(self._answers)
-            self._report(count)
+            try:
+                self._work(key, state, job)
+            except Exception:
+                # Triton would not take a response, or the language model no message: one call's.
+                logger.exception("A piece of an answer could not be sent")
+            self._report(len(self._answers))
         for state in self._answers.values():
             for job in state.jobs:
                 job.reply.fail("the speech decoder is being unloaded")
@@ -160,8 +171,14 @@ class DecodingThread:
                 if waiting:
                     silent = (item for item in waiting if not item[1].decoded)
                     key, state = next(silent, waiting[0])
-                    self._answers.move_to_end(key)
-                    return key, state, state.jobs.popleft()
+                    state.gone = any(job.reply.cancelled() for job in state.jobs)
+                    job = state.jobs.popleft()
+                    if job.piece.last:
+                        # Before its audio is out: what comes in reply to that is another answer.
+                        del self._answers[key]
+                    else:
+                        self._answers.move_to_end(key)
+                    return key, state, job
                 self._expire()
                 self._arrived.wait(_EXPIRY_SECONDS)
         return None
@@ -175,7 +192,7 @@ class DecodingThread:
             self._report(len(self._answers))
 
     def _work(self, key: Key, state: _Answer, job: _Job) -> None:
-        if not state.dead and job.reply.cancelled():
+        if not state.dead and state.gone:
             self._abandon(key, state)
         if state.dead:
             job.reply.finish()

@@ -28,6 +28,12 @@ class Engine:
         self.fail = False
         self.full = False
         self.sessions = 0
+        self.over = False
+
+    def end(self):
+        """Let the thread go: steps neither wait nor do anything any more."""
+        self.over = True
+        self.steps.release(100)
 
     @property
     def idle(self) -> bool:
@@ -56,7 +62,7 @@ class Engine:
 
     def step(self):
         pieces, self.outbox = self.outbox, []
-        if self.running and self.steps.acquire(timeout=10):
+        if self.running and self.steps.acquire(timeout=10) and not self.over:
             if self.fail:
                 self.fail = False
                 raise RuntimeError("out of memory")
@@ -90,7 +96,7 @@ def answering(engine):
     thread = AnsweringThread(engine)
     thread.start()
     yield thread
-    engine.steps.release(1000)
+    engine.end()
     thread.shutdown()
 
 
@@ -195,13 +201,27 @@ def test_a_failed_step_ends_its_answers_and_the_thread_goes_on(answering, engine
     assert second.get() == "word 0"
 
 
+def test_a_response_that_triton_does_not_take_stops_nobody_else(answering, engine):
+    def broken(*args):
+        raise RuntimeError("the response sender is closed")
+
+    reply = Reply()
+    reply.piece = reply.fail = broken
+    answering.submit("a", "a/0", TOKENS, TurnRequest(), reply)
+    answering.submit("b", "b/0", TOKENS[:0], TurnRequest(), reply)
+    answering.stop("c", "", False, broken)
+    other = submit(answering, "d", "d/0")
+    engine.steps.release(2)
+    assert other.get() == "word 0"
+
+
 def test_unloading_ends_running_answers(engine):
     answering = AnsweringThread(engine)
     answering.start()
     reply = submit(answering, "s", "s/0")
     engine.steps.release()
     assert reply.get() == "word 0"
-    engine.steps.release(100)
+    engine.end()
     answering.shutdown()
     events = []
     while not reply.events.empty():
@@ -216,7 +236,7 @@ def test_the_number_of_sessions_is_reported(engine):
     submit(answering, "s", "s/0")
     engine.steps.release()
     assert counts.get(timeout=10) == 1
-    engine.steps.release(1000)
+    engine.end()
     stop(answering, "s", "", close=True)
     assert counts.get(timeout=10) == 0
     answering.shutdown()

@@ -166,6 +166,35 @@ def test_a_client_that_is_gone_stops_the_language_model_once(decoding, decoder, 
     assert decoder.log == [1]
 
 
+@pytest.mark.parametrize("name", ["a/0", ""])
+def test_a_stop_throws_away_what_is_queued_of_its_answer_alone(decoding, decoder, link, name):
+    submit(decoding, "a", 1).get()
+    hold(decoding, decoder)
+    stopped = [submit(decoding, "a", n) for n in (2, 3)]
+    other = submit(decoding, "b", 11)
+    decoding.stop("a", name)
+    decoding.stop("b", "b/7")
+    decoder.free.set()
+    assert [reply.get() for reply in stopped] == [None, None]
+    assert other.get()[0].speech_tokens.tolist() == [11]
+    assert 2 not in decoder.log
+    # Whoever stopped the decoder has stopped the language model as well.
+    assert link.stops == []
+
+
+def test_a_client_that_vanishes_with_pieces_queued_gets_none_of_them(decoding, decoder, link):
+    submit(decoding, "a", 1).get()
+    hold(decoding, decoder)
+    queued = [submit(decoding, "a", n) for n in (2, 3)]
+    # Triton tells only the piece that came after the client went.
+    gone = Reply()
+    gone.gone = True
+    queued.append(submit(decoding, "a", 4, reply=gone))
+    decoder.free.set()
+    assert [reply.get() for reply in queued] == [None, None, None]
+    assert link.stops == [("a", "a/0")]
+
+
 def test_the_state_of_an_answer_goes_with_its_last_piece(decoder, link):
     counts: queue.Queue = queue.Queue()
     decoding = DecodingThread(decoder, link, ttl_seconds=60.0, report=counts.put)
@@ -175,6 +204,31 @@ def test_the_state_of_an_answer_goes_with_its_last_piece(decoder, link):
     submit(decoding, "a", 2, last=True)
     assert counts.get(timeout=10) == 0
     decoding.shutdown()
+
+
+class Broken(Reply):
+    def audio(self, piece, audio):
+        raise RuntimeError("the response sender is closed")
+
+    def fail(self, message):
+        raise RuntimeError("the response sender is closed")
+
+
+def test_a_response_that_triton_does_not_take_stops_nobody_else(decoding):
+    submit(decoding, "a", 1, reply=Broken())
+    submit(decoding, "b", -1, reply=Broken())
+    assert submit(decoding, "c", 2).get()[0].speech_tokens.tolist() == [2]
+
+
+def test_a_nameless_answer_may_follow_at_once_on_the_one_before(decoding):
+    second = Reply()
+
+    class Follow(Reply):
+        def audio(self, piece, audio):
+            submit(decoding, "a", 2, last=True, reply=second)
+
+    submit(decoding, "a", 1, last=True, reply=Follow())
+    assert second.get()[0].speech_tokens.tolist() == [2]
 
 
 def test_an_answer_whose_language_model_died_is_forgotten(decoder, link):

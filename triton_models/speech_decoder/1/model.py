@@ -56,7 +56,8 @@ class _LanguageModelLink:
         for response in message.exec(decoupled=True):
             if response.has_error():
                 # It will hear of the next piece, or its time to live ends the answer.
-                logger.warning("voice_lm did not take a message", error=response.error().message())
+                reason = response.error().message()
+                logger.bind(error=reason).warning("voice_lm did not take a message")
 
 
 class TritonPythonModel:
@@ -78,18 +79,26 @@ class TritonPythonModel:
         for request in requests:
             reply = _PieceReply(request)
             try:
-                piece = AnswerPiece(
-                    session=tensors.session(request),
-                    speech_tokens=tensors.array(request, "SPEECH_TOKENS").astype(np.int64),
-                    text=tensors.text(request, "TEXT"),
-                    sequence=int(tensors.array(request, "SEQUENCE")[0]),
-                    last=tensors.flag(request, "LAST"),
-                    timing=json.loads(tensors.text(request, "TIMING", default="{}")),
-                )
+                piece = _piece(request)
             except ValueError as error:
                 reply.fail(str(error))
                 continue
-            self._decoding.submit(request.request_id(), piece, reply)
+            if tensors.flag(request, "STOP"):
+                self._decoding.stop(piece.session, request.request_id())
+                reply.audio(piece, np.zeros(0, dtype=np.int16))
+            else:
+                self._decoding.submit(request.request_id(), piece, reply)
 
     def finalize(self) -> None:
         self._decoding.shutdown()
+
+
+def _piece(request: Any) -> AnswerPiece:
+    return AnswerPiece(
+        session=tensors.session(request),
+        speech_tokens=tensors.array(request, "SPEECH_TOKENS").astype(np.int64),
+        text=tensors.text(request, "TEXT"),
+        sequence=int(tensors.array(request, "SEQUENCE")[0]),
+        last=tensors.flag(request, "LAST"),
+        timing=json.loads(tensors.text(request, "TIMING", default="{}")),
+    )
