@@ -83,6 +83,7 @@ async def run_call(
             enable_metrics=True,
         ),
         enable_rtvi=False,
+        enable_turn_tracking=False,
         idle_timeout_secs=IDLE_SECONDS,
     )
 
