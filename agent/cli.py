@@ -131,6 +131,7 @@ async def _serve_until_stopped(settings: Settings) -> None:
 
 
 async def _serve_forever(settings: Settings) -> None:
+    _progress("loading")
     from telephony.serve import serving
 
     async with serving(settings, _progress):

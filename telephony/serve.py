@@ -5,11 +5,13 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
+import numpy as np
 from loguru import logger
 
 from agent.embedded import EmbeddedServer
 from agent.pipeline import SharedModels, run_call
 from agent.replica import EngineUnavailable
+from agent.service import CALLER_RATE
 from agent.settings import Settings
 from agent.speech.request import TurnRequest
 from agent.triton import VoiceClient
@@ -17,7 +19,9 @@ from telephony.records import CallRecords
 from telephony.server import PhoneCall, create_app, listening
 from telephony.transport import PhoneTransport
 
-_WARM_UP = TurnRequest(instruction="Greet the caller.", max_new_tokens=80, temperature=0.0)
+_WARM_UP = TurnRequest(max_new_tokens=80, temperature=0.0)
+_WARM_UP_SECONDS = 2
+"""More than a block of the tokenizer, so that it runs as it does while a caller speaks."""
 
 
 @asynccontextmanager
@@ -93,7 +97,9 @@ async def _warm_up(client: VoiceClient, progress: Callable[[str], None], require
     """Answer once, so that no caller waits for what a first answer sets up."""
     begun = time.monotonic()
     session = client.session()
+    murmur = np.random.default_rng(0).normal(0.0, 0.01, _WARM_UP_SECONDS * CALLER_RATE)
     try:
+        session.push(murmur.astype(np.float32))
         async for _ in session.answer(_WARM_UP):
             pass
     except EngineUnavailable as error:
