@@ -284,7 +284,8 @@ class EmbeddedServer:
         failed = {name: reason for name, (state, reason) in index.items() if state == "failed"}
         for name in failed:
             self._report(name, "failed")
-        reasons = [f"{name}: {reason}" for name, reason in failed.items() if name != self._model]
+        causes = {name: reason for name, reason in failed.items() if name != ENSEMBLE}
+        reasons = [f"{name}: {reason}" for name, reason in causes.items()]
         return "\n".join(
             [
                 "tritonserver cannot load the models.",
@@ -352,7 +353,11 @@ async def _index(client: grpcclient.InferenceServerClient) -> dict[str, tuple[st
     states = {"LOADING": "loading", "READY": "ready", "UNAVAILABLE": "failed"}
     index = await client.get_model_repository_index(client_timeout=5)
     return {
-        model.name: (states[model.state], model.reason)
+        # The reason goes on with Triton's stack; the log has it in full.
+        model.name: (
+            states[model.state],
+            model.reason.removeprefix("Internal: ").partition("\n\nAt:")[0],
+        )
         for model in index.models
         if model.state in states
     }
