@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
-from matplotlib.textpath import TextPath
+from matplotlib.font_manager import FontProperties
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 from numpy.typing import NDArray
 
@@ -36,7 +36,8 @@ _PART_COLOURS = ("#f2b134", "#8d6cab", "#4f8fc0", "#5aae7d", "#b8c0c8")
 _CALLER_Y, _AGENT_Y = 1.0, -1.0
 _CAPTION_Y = 2.05
 _TOP = 4.0
-_CAPTION_SIZE = 9
+_CAPTION_FONT = FontProperties(size=9)
+_RULER = RendererAgg(1, 1, _DPI)  # type: ignore[no-untyped-call]
 _LINES = 5
 
 
@@ -86,7 +87,16 @@ def _title(figure: Figure, report: CallReport, duration: float, height: float) -
     if report.lateness is not None:
         facts.append(f"simulator late by {report.lateness.p99:.1f} ms (p99)")
     top = 1 - 0.28 / height
-    figure.text(_LEFT, top, report.scenario, size=15, weight="bold", color=_INK, va="center")
+    figure.text(
+        _LEFT,
+        top,
+        report.scenario,
+        size=15,
+        weight="bold",
+        color=_INK,
+        va="center",
+        parse_math=False,
+    )
     figure.text(
         _RIGHT,
         top,
@@ -181,15 +191,16 @@ def _caption(
     above: bool,
 ) -> None:
     pixels = _WIDTH * _DPI * (_RIGHT - _LEFT) / (window[1] - window[0])
-    lines = _wrap(text, max(90.0, 0.96 * room * pixels - 12))
+    lines = _wrap(text, max(90.0, room * pixels - 14))
     axes.text(
-        at,
+        at + 4 / pixels,
         _CAPTION_Y if above else -_CAPTION_Y,
         "\n".join(lines),
-        size=_CAPTION_SIZE,
+        fontproperties=_CAPTION_FONT,
         color=colour,
         va="bottom" if above else "top",
         linespacing=1.15,
+        parse_math=False,
     )
 
 
@@ -209,8 +220,8 @@ def _wrap(text: str, width: float) -> list[str]:
 
 
 def _pixels(text: str) -> float:
-    outline = TextPath((0, 0), text, size=_CAPTION_SIZE)
-    return float(outline.get_extents().width) * _DPI / 72
+    measure = _RULER.get_text_width_height_descent
+    return float(measure(text, _CAPTION_FONT, False)[0])  # type: ignore[no-untyped-call]
 
 
 def _between(axes: Axes, turn: TurnReport, window: tuple[float, float]) -> None:
@@ -237,6 +248,7 @@ def _between(axes: Axes, turn: TurnReport, window: tuple[float, float]) -> None:
             color=_ALARM,
             ha="right" if right else "left",
             va="top",
+            parse_math=False,
         )
     if turn.latency is not None and turn.answer is not None:
         begin, end = turn.speech[1], turn.answer[0]
@@ -283,7 +295,7 @@ def _latencies(axes: Axes, turns: list[TurnReport]) -> None:
             color=_INK,
         )
     labels = [f"{(t.index or 0) + 1}  {textwrap.shorten(t.caller or '', 46)}" for t in turns]
-    axes.set_yticks(range(len(turns)), labels, size=9.5, color=_INK)
+    axes.set_yticks(range(len(turns)), labels, size=9.5, color=_INK, parse_math=False)
     axes.set_ylim(len(turns) - 0.45, -0.75)
     axes.set_xlim(0, longest * 1.1)
     axes.tick_params(axis="both", length=0)
