@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from aiohttp import web
-from twilio.request_validator import RequestValidator  # type: ignore[import-untyped]
-from twilio.twiml.voice_response import (  # type: ignore[import-untyped]
+from twilio.request_validator import RequestValidator
+from twilio.twiml.voice_response import (
     Connect,
     Stream,
     VoiceResponse,

@@ -56,10 +56,9 @@ class Augmented:
 def _response(
     hz: npt.NDArray[np.float64], rng: np.random.Generator, strength: float
 ) -> npt.NDArray[np.float64]:
-    """Gains of a random line: up to 350-3000 Hz, tilted by up to 3 dB an octave."""
-    low = 150.0 + strength * rng.uniform(0.0, 200.0)
-    high = 3700.0 - strength * rng.uniform(0.0, 700.0)
-    if rng.random() < 0.2:
+    """Gains of a random line: 150-350 to 3000-3700 Hz, tilted by up to 3 dB an octave."""
+    low, high = rng.uniform(150.0, 350.0), rng.uniform(3000.0, 3700.0)
+    if rng.random() > 0.8 * strength:
         low, high = 20.0, 3800.0
     rise = np.clip((hz - 0.7 * low) / (0.6 * low), 0.0, 1.0)
     fall = np.clip((high + 200.0 - hz) / 300.0, 0.0, 1.0)
@@ -72,7 +71,7 @@ def vary(audio: Audio, rng: np.random.Generator, strength: float = 1.0) -> Augme
     """Speak faster or slower and send it through a random phone line.
 
     At strength 1: speed 0.86-1.18 (pitch goes with it), band-pass and tilt, a level of -34 to
-    -14 dB, silence around, coloured noise at 12-40 dB, mu-law. At 0: the same line for all.
+    -14 dB, silence around, coloured noise at 12-40 dB, mu-law. At 0: a wide, quiet line.
     """
     n = next_fast_len(len(audio) + SAMPLE_RATE // 20, real=True)
     at_phone_rate = n * PHONE_RATE / SAMPLE_RATE
@@ -86,7 +85,7 @@ def vary(audio: Audio, rng: np.random.Generator, strength: float = 1.0) -> Augme
     level = 10.0 ** ((-24.0 + strength * rng.uniform(-10.0, 10.0)) / 20.0)
     line *= level / max(float(np.sqrt(np.mean(line**2))), 1e-6)
     longest = 0.8 if rng.random() < 0.3 else 0.2
-    before, after = (int(strength * rng.uniform(0.0, s) * PHONE_RATE) for s in (longest, 0.2))
+    before, after = (int(rng.uniform(0.0, s) * PHONE_RATE) for s in (longest, 0.2))
     line = np.pad(line, (before, after))
     if rng.random() < 0.85 * strength:
         colour = rng.uniform(-0.3, 0.9)
