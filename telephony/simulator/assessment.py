@@ -181,6 +181,9 @@ class Assessment:
             return None
         earlier = self._spoken[place - 1].end if place else 0
         answer = [span for span in before if span[0] >= earlier] or before[-1:]
+        # The answer may pause just then and go on; what outlasts the line answers it.
+        rest = [s for s in self._spans if line.start <= s[0] and s[1] <= line.end]
+        silent = (before + rest)[-1][1]
         turns = self._answers(place - 1 if place else None)
         cut = [turn for turn in turns if turn.interrupted_at is not None]
         turn = cut[-1] if cut else None
@@ -189,7 +192,7 @@ class Assessment:
             decided = (turn.interrupted_at - self._stream.wall(line.start)) * 1000
         return BargeIn(
             after_ms=(line.start - answer[0][0]) * 1000 / SAMPLE_RATE,
-            silent_after_ms=max(0.0, (before[-1][1] - line.start) * 1000 / SAMPLE_RATE),
+            silent_after_ms=max(0.0, (silent - line.start) * 1000 / SAMPLE_RATE),
             decided_after_ms=decided,
             generated=turn.text if turn else None,
             kept=turn.heard_text if turn else None,

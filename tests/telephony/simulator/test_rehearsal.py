@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from telephony.media_streams import Media, Start, Stop
+from telephony.media_streams import Media, Play, Start, Stop
 from telephony.simulator.rehearsal import run_scenario
 from telephony.simulator.report import CallReport
 
@@ -94,6 +94,26 @@ async def test_an_agent_that_talks_on_fails_the_barge_in(agent, scenario, clock)
 
     failed = {check.name for turn in report.turns for check in turn.checks if not check.passed}
     assert failed == {"silent_within_ms"}
+
+
+async def test_a_pause_at_the_moment_of_a_barge_in_is_not_taken_for_silence(agent, scenario, clock):
+    async def slow_to_yield(line):
+        async for event in line.events():
+            if isinstance(event, Start):
+                await line.say(0.8)
+                await line.send(Play(line.sid, bytes([0xFF]) * 4000))
+                await line.say(0.3)
+
+    agent.behave = slow_to_yield
+    interrupt = {"when": {"during_agent": {"after_ms": 900}}, "expect": {"answered": False}}
+
+    report = await run_scenario(
+        scenario([interrupt], greeting=True, patience_ms=300), agent.target, None, clock=clock
+    )
+
+    barge_in = report.turns[1].barge_in
+    assert barge_in is not None
+    assert barge_in.silent_after_ms == pytest.approx(1600 - 1000, abs=25)
 
 
 async def test_a_barge_in_that_comes_too_late_is_no_barge_in(agent, scenario, clock):
