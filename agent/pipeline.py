@@ -21,8 +21,9 @@ from pipecat.turns.user_stop import TurnAnalyzerUserTurnStopStrategy
 from pipecat.turns.user_turn_strategies import UserTurnStrategies
 from pipecat.workers.runner import WorkerRunner
 
+from agent.conversation import AGENT_RATE, CALLER_RATE, SpeechSession
 from agent.events import CallObserver
-from agent.service import AGENT_RATE, CALLER_RATE, GLMVoiceService, SpeechSession
+from agent.service import GLMVoiceService
 from agent.settings import AgentSettings
 from agent.turn_models import SharedModels
 

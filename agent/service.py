@@ -12,9 +12,8 @@ pipeline needs a VAD analyzer there. The transport confirms what was heard with
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from loguru import logger
@@ -29,12 +28,9 @@ from pipecat.frames.frames import (
     LLMFullResponseEndFrame,
     LLMFullResponseStartFrame,
     LLMServiceMetadataFrame,
-    LLMTextFrame,
-    TTSAudioRawFrame,
     TTSSpeakFrame,
     TTSStartedFrame,
     TTSStoppedFrame,
-    TTSTextFrame,
     UserStoppedSpeakingFrame,
     VADUserStartedSpeakingFrame,
     VADUserStoppedSpeakingFrame,
@@ -44,9 +40,10 @@ from pipecat.processors.frame_processor import FrameDirection
 from pipecat.services.llm_service import LLMService
 from pipecat.services.settings import LLMSettings
 from pipecat.utils.errors import ErrorCategory
-from pipecat.utils.text.base_text_aggregator import TextType
 
 from agent.adapter import GLMVoiceAdapter
+from agent.answer_frames import speech_frame, text_frames
+from agent.conversation import AGENT_RATE, CALLER_RATE, SpeechSession
 from agent.events import JSON, CallObserver
 from agent.frames import AudioHeardFrame
 from agent.history import Answer, AnswerHistory
@@ -56,28 +53,6 @@ from agent.turn_audio import TurnAudio
 
 if TYPE_CHECKING:
     from agent.voice_session import AnswerChunk
-
-CALLER_RATE = 16_000
-AGENT_RATE = 22_050
-
-
-class SpeechSession(Protocol):
-    """One call's conversation with the model; :class:`agent.voice_session.VoiceSession` is one."""
-
-    def push(self, audio: NDArray[np.float32]) -> None:
-        """Take the caller's next audio, 16 kHz in [-1, 1], without waiting."""
-
-    def discard(self) -> None:
-        """Forget the audio pushed since the last turn: it was no turn."""
-
-    def answer(self, request: TurnRequest | None = None) -> "AsyncIterator[AnswerChunk]":
-        """End the turn and yield the answer as it is made."""
-
-    async def stop(self) -> None:
-        """Stop the running answer."""
-
-    async def close(self) -> None:
-        """End the conversation and free what it holds; idempotent."""
 
 
 class GLMVoiceService(LLMService[GLMVoiceAdapter]):
@@ -323,18 +298,10 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
             if chunk.text:
                 answer.text += chunk.text
                 self._event("agent_text", answer, text=chunk.text)
-                await self._push_text(answer, chunk.text)
+                for frame in text_frames(chunk.text, answer.id):
+                    await self.push_frame(frame)
             if chunk.audio.size:
                 await self._push_speech(answer, chunk)
-
-    async def _push_text(self, answer: Answer, text: str) -> None:
-        token = LLMTextFrame(text)
-        spoken = TTSTextFrame(text, text_type=TextType.TOKEN, context_id=answer.id)
-        spoken.includes_inter_frame_spaces = True
-        for frame in (token, spoken):
-            # What is made is not what is heard; the history keeps the context.
-            frame.append_to_context = False
-            await self.push_frame(frame)
 
     async def _push_speech(self, answer: Answer, chunk: "AnswerChunk") -> None:
         if not answer.audio_seconds:
@@ -343,14 +310,7 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
             self._event("first_audio", answer, first_audio=first_audio)
             await self.push_frame(TTSStartedFrame(context_id=answer.id, append_to_context=False))
         answer.audio_seconds += chunk.audio.size / AGENT_RATE
-        await self.push_frame(
-            TTSAudioRawFrame(
-                audio=chunk.audio.astype("<i2").tobytes(),
-                sample_rate=AGENT_RATE,
-                num_channels=1,
-                context_id=answer.id,
-            )
-        )
+        await self.push_frame(speech_frame(chunk.audio, answer.id))
 
     async def _finish(self, answer: Answer) -> None:
         """The model has made what it will of an answer."""

@@ -8,10 +8,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import numpy as np
 from loguru import logger
 
+from agent.conversation import CALLER_RATE
 from agent.embedded import EmbeddedServer
 from agent.pipeline import SharedModels, run_call
 from agent.replica import EngineUnavailable
-from agent.service import CALLER_RATE
 from agent.settings import Settings
 from agent.speech.request import TurnRequest
 from agent.triton import VoiceClient

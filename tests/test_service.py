@@ -34,8 +34,9 @@ from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.workers.runner import WorkerRunner
 
+from agent.conversation import AGENT_RATE
 from agent.frames import AudioHeardFrame
-from agent.service import AGENT_RATE, GLMVoiceService
+from agent.service import GLMVoiceService
 from agent.settings import AgentSettings
 from agent.speech.request import TurnRequest
 
