@@ -1,4 +1,8 @@
-"""Speech decoder: speech tokens to a waveform, whole and streaming."""
+"""Speech decoder: speech tokens to a waveform, whole and streaming.
+
+Arguments may be NumPy arrays or tensors; results are tensors on the CPU, which NumPy takes as they
+are.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -21,6 +26,8 @@ from agent.speech.checkpoint import (
 )
 from agent.speech.flow import HOP, Flow, FlowConfig
 from agent.speech.vocoder import Vocoder
+
+Array = npt.ArrayLike | Tensor
 
 
 @dataclass(frozen=True)
@@ -143,10 +150,10 @@ class SpeechDecoder:
     @torch.inference_mode()
     def mel(
         self,
-        tokens: Tensor,
-        noise: Tensor | None = None,
-        prompt_tokens: Tensor | None = None,
-        prompt_mel: Tensor | None = None,
+        tokens: Array,
+        noise: Array | None = None,
+        prompt_tokens: Array | None = None,
+        prompt_mel: Array | None = None,
         seed: int = 0,
     ) -> Tensor:
         """Log mel of tokens, in one piece.
@@ -165,35 +172,36 @@ class SpeechDecoder:
         Raises:
             ValueError: if an argument has a wrong shape, dtype or range; names it.
         """
-        self._check_tokens(tokens, "tokens")
+        ids = self._checked(tokens, "tokens")
         if (prompt_tokens is None) != (prompt_mel is None):
             raise ValueError("prompt_tokens and prompt_mel belong together; only one was given")
-        if prompt_mel is None or prompt_tokens is None:
-            prompt_mel = torch.zeros(self.flow.config.mel_bins, 0)
-        else:
-            self._check_tokens(prompt_tokens, "prompt_tokens", empty=True)
-            self.vocoder.check_mel(prompt_mel)
-            tokens = torch.cat([prompt_tokens, tokens])
-        frames = self.flow.frames(len(tokens))
-        if prompt_mel.shape[1] >= frames:
+        known = torch.zeros(self.flow.config.mel_bins, 0)
+        if prompt_mel is not None and prompt_tokens is not None:
+            known = torch.as_tensor(prompt_mel)
+            self.vocoder.check_mel(known)
+            ids = torch.cat([self._checked(prompt_tokens, "prompt_tokens", empty=True), ids])
+        frames = self.flow.frames(len(ids))
+        if known.shape[1] >= frames:
             raise ValueError(
-                f"prompt_mel has {prompt_mel.shape[1]} frames, expected fewer than the {frames} "
+                f"prompt_mel has {known.shape[1]} frames, expected fewer than the {frames} "
                 "of all tokens"
             )
         if noise is None:
-            noise = self._draw(frames, torch.Generator().manual_seed(seed))
-        elif noise.shape != (self.flow.config.mel_bins, frames):
-            raise ValueError(
-                f"noise has shape {tuple(noise.shape)}, "
-                f"expected ({self.flow.config.mel_bins}, {frames})"
-            )
-        return self._sample(tokens, noise, prompt_mel)
+            start = self._draw(frames, torch.Generator().manual_seed(seed))
+        else:
+            start = torch.as_tensor(noise)
+            if start.shape != (self.flow.config.mel_bins, frames):
+                raise ValueError(
+                    f"noise has shape {tuple(start.shape)}, "
+                    f"expected ({self.flow.config.mel_bins}, {frames})"
+                )
+        return self._sample(ids, start, known).cpu()
 
     def vocode(
         self,
-        mel: Tensor,
-        phase: Tensor | None = None,
-        noise: Tensor | None = None,
+        mel: Array,
+        phase: Array | None = None,
+        noise: Array | None = None,
         seed: int = 0,
     ) -> Tensor:
         """Waveform of a mel, in one piece.
@@ -210,9 +218,14 @@ class SpeechDecoder:
         Raises:
             ValueError: if a shape is wrong; says which was expected.
         """
-        return self.vocoder.vocode(mel.to(self._device), phase, noise, seed)
+        return self.vocoder.vocode(
+            torch.as_tensor(mel).to(self._device),
+            None if phase is None else torch.as_tensor(phase),
+            None if noise is None else torch.as_tensor(noise),
+            seed,
+        ).cpu()
 
-    def decode(self, tokens: Tensor, seed: int = 0) -> Tensor:
+    def decode(self, tokens: Array, seed: int = 0) -> Tensor:
         """Waveform of tokens, in one piece.
 
         Args:
@@ -235,7 +248,9 @@ class SpeechDecoder:
     def _device(self) -> torch.device:
         return self.flow.encoder_proj.weight.device
 
-    def _check_tokens(self, tokens: Tensor, name: str, empty: bool = False) -> None:
+    def _checked(self, ids: Array, name: str, empty: bool = False) -> Tensor:
+        """Ids int64 [n] on the CPU; ``empty`` allows none. Raises a ValueError that names them."""
+        tokens = torch.as_tensor(ids).cpu()
         if tokens.ndim != 1 or tokens.dtype != torch.int64:
             raise ValueError(
                 f"{name} has shape {tuple(tokens.shape)} and dtype {tokens.dtype}, "
@@ -243,7 +258,7 @@ class SpeechDecoder:
             )
         if len(tokens) == 0:
             if empty:
-                return
+                return tokens
             raise ValueError(f"{name} is empty, expected at least one token")
         low, high = int(tokens.min()), int(tokens.max())
         if low < 0 or high >= self.flow.config.vocab_size:
@@ -251,6 +266,7 @@ class SpeechDecoder:
                 f"{name} holds {low if low < 0 else high}, "
                 f"expected ids from 0 to {self.flow.config.vocab_size - 1}"
             )
+        return tokens
 
     def _draw(self, frames: int, generator: torch.Generator) -> Tensor:
         """Standard normal [80, frames], frame by frame: any division draws the same numbers."""
@@ -300,7 +316,7 @@ class DecoderStream:
         self._noise = self._mel.cpu()
 
     @torch.inference_mode()
-    def push(self, tokens: Tensor, last: bool = False) -> Tensor:
+    def push(self, tokens: Array, last: bool = False) -> Tensor:
         """Feed tokens.
 
         Args:
@@ -317,9 +333,9 @@ class DecoderStream:
         decoder = self.decoder
         if self.finished:
             raise ValueError("the decoder stream has ended; start another for the next answer")
-        decoder._check_tokens(tokens, "tokens", empty=True)
+        checked = decoder._checked(tokens, "tokens", empty=True)
         self.finished = last
-        waiting = torch.cat([self._waiting, tokens.cpu()])
+        waiting = torch.cat([self._waiting, checked])
         ready = len(waiting) if last else len(waiting) - len(waiting) % decoder.block
         mels = [self._decode_block(block) for block in torch.split(waiting[:ready], decoder.block)]
         self._waiting = waiting[ready:]

@@ -307,6 +307,8 @@ def _joined(parts: list[Ids]) -> Ids:
 
 
 def _checked(samples: Audio, name: str) -> Audio:
+    if isinstance(samples, Tensor):
+        samples = samples.numpy(force=True)
     if not isinstance(samples, np.ndarray) or samples.dtype != np.float32 or samples.ndim != 1:
         found = (
             f"{samples.dtype} {list(samples.shape)}"

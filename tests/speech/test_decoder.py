@@ -271,3 +271,14 @@ def test_weights_in_half_precision_load_as_single(copied, decoder, tokens):
     mel = rounded.mel(tokens[:10])
     assert mel.dtype == torch.float32
     assert torch.allclose(mel, decoder.mel(tokens[:10]), atol=0.1)
+
+
+def test_arrays_and_tensors_are_one_to_the_decoder(fast, tokens):
+    ids, noise = tokens[:10], torch.zeros(80, 68)
+    assert torch.equal(fast.mel(ids.numpy(), noise.numpy()), fast.mel(ids, noise))
+    mel = fast.mel(ids, noise)
+    assert torch.equal(fast.vocode(mel.numpy()), fast.vocode(mel))
+    assert torch.equal(fast.decode(ids.numpy()), fast.decode(ids))
+    assert torch.equal(
+        fast.stream().push(ids.numpy(), last=True), fast.stream().push(ids, last=True)
+    )

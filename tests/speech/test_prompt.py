@@ -30,7 +30,8 @@ def test_typed_turn_differs_from_the_published_template(tokenizer, prompt):
     ids = prompt.opening(prompt.default_system("text")) + prompt.typed("Hello.")
     assert tokenizer.decode(ids) == (
         "[gMASK]<sop><|system|>\nUser will provide you with a text instruction. "
-        "Do it step by step. First, think about the instruction and respond in a interleaved manner, with 13 text "
+        "Do it step by step. First, think about the instruction and respond in a "
+        "interleaved manner, with 13 text "
         "token followed by 26 audio tokens.<|user|>\nHello.<|assistant|>streaming_transcription\n"
     )
 
