@@ -37,11 +37,11 @@ TOKEN_SAMPLES = 1280  # of 16 kHz audio
 
 @dataclass(frozen=True)
 class Take:
-    """One utterance: ids int64 [n], log mel float32 [80, frames], and how often to draw it."""
+    """One utterance: ids int64 [n], log mel float32 [80, frames], whether the agent answers so."""
 
     tokens: Tensor
     mel: Tensor
-    weight: float
+    answer: bool
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def phone_tokens(tokenizer: SpeechTokenizer) -> Callable[[Audio], Tensor]:
 
 
 def load_takes(
-    corpus: Corpus, encode: Callable[[Audio], Tensor], flow: Flow, split: str, answers: float
+    corpus: Corpus, encode: Callable[[Audio], Tensor], flow: Flow, split: str
 ) -> list[Take]:
     """The utterances of the agent's voice in a split."""
     takes = []
@@ -98,8 +98,7 @@ def load_takes(
         audio = torch.from_numpy(to_decoder_rate(utterance.audio))
         # The last token may reach past the end of the recording.
         audio = F.pad(audio, (0, max(0, frames * HOP - len(audio))))[: frames * HOP]
-        weight = answers if utterance.role == "agent" else 1.0
-        takes.append(Take(tokens, log_mel(audio), weight))
+        takes.append(Take(tokens, log_mel(audio), utterance.role == "agent"))
     if not takes:
         raise ValueError(f"no utterance of voice {AGENT_VOICE!r} in split {split!r}")
     return takes
@@ -112,15 +111,17 @@ class Windows:
         self.takes, self.flow, self.lengths = takes, flow, lengths
         self.rng = np.random.default_rng(seed)
 
-    def draw(self, size: int) -> Batch:
-        """Draw ``size`` windows."""
+    def draw(self, size: int, answers: float = 1.0) -> Batch:
+        """Draw ``size`` windows; ``answers`` of the agent's answers for one of anything else."""
         rng, flow = self.rng, self.flow
         block = flow.config.encoder.block_size
         count = int(rng.choice(self.lengths))
         if rng.random() < 0.3:
             count -= int(rng.integers(1, block))
         long_enough = [take for take in self.takes if len(take.tokens) >= count]
-        weights = np.array([take.weight * len(take.tokens) for take in long_enough])
+        weights = np.array(
+            [(answers if take.answer else 1.0) * len(take.tokens) for take in long_enough]
+        )
         frames = flow.frames(count)
         tokens, mels, prompts = [], [], []
         for index in rng.choice(len(long_enough), size=size, p=weights / weights.sum()):
@@ -239,8 +240,8 @@ def main() -> None:
         if arguments.tokenizer
         else StandIn(corpus, flow.config.vocab_size, settings["seed"])
     )
-    takes = load_takes(corpus, encode, flow, "train", settings["answers"])
-    held_out = load_takes(corpus, encode, flow, "held_out", settings["answers"])
+    takes = load_takes(corpus, encode, flow, "train")
+    held_out = load_takes(corpus, encode, flow, "held_out")
     minutes = sum(take.mel.shape[1] for take in takes) * HOP / SAMPLE_RATE / 60
     print(f"{parameter_count([flow]):,} parameters, {len(takes)} utterances, {minutes:.1f} min")
 
@@ -250,7 +251,8 @@ def main() -> None:
     sums, counted = torch.zeros(2), 0
     flow.train()
     while loop.step < loop.steps:
-        batch = windows.draw(settings["batch"])
+        answers = [weight for step, weight in settings["answers"] if step <= loop.step][-1]
+        batch = windows.draw(settings["batch"], answers)
         with torch.autocast("cpu", torch.bfloat16, enabled=settings["bfloat16"]):
             matching, prior = flow_losses(flow, batch, hidden, generator)
         loop.advance(optimizer, matching + settings["prior"] * prior)

@@ -37,7 +37,7 @@ def takes(flow) -> list[Take]:
     made = []
     for count in (23, 57):
         frames = torch.arange(flow.frames(count), dtype=torch.float32)
-        made.append(Take(torch.arange(count), frames.expand(80, -1) * 2 - 6, 1.0))
+        made.append(Take(torch.arange(count), frames.expand(80, -1) * 2 - 6, False))
     return made
 
 
@@ -69,7 +69,7 @@ def test_windows_of_a_first_block_have_no_prompt(flow, takes):
 
 def test_training_steps_lower_both_losses(flow, section):
     generator = torch.Generator().manual_seed(0)
-    take = Take(torch.randint(256, (20,), generator=generator), torch.full((80, 137), -4.0), 1.0)
+    take = Take(torch.randint(256, (20,), generator=generator), torch.full((80, 137), -4.0), False)
     windows = Windows([take], flow, [20], seed=3)
     recipe.initialise(flow, 0)
     optimizer = torch.optim.AdamW(flow.parameters(), lr=2e-3)
@@ -95,7 +95,7 @@ def test_stand_in_codes_are_as_many_as_the_tokenizers(flow):
         for n in (16000, 12801, 12800)
     )
     stand_in = StandIn(corpus, codes=8, seed=0, rounds=2)
-    takes = load_takes(corpus, stand_in, flow, "train", answers=3.0)
+    takes = load_takes(corpus, stand_in, flow, "train")
     assert [len(take.tokens) for take in takes] == [13, 11, 10]
     assert [take.mel.shape[1] for take in takes] == [flow.frames(n) for n in (13, 11, 10)]
     assert all(0 <= int(take.tokens.min()) <= int(take.tokens.max()) < 8 for take in takes)
