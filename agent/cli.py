@@ -147,11 +147,12 @@ def _simulate(options: argparse.Namespace) -> int:
     if options.url is not None and options.settings is not None:
         raise ValueError("--settings is for a gateway that is started here, without --url")
     from telephony.simulator import rehearse, simulate
-    from telephony.simulator.commands import DEMO_SCENARIO
+    from telephony.simulator.commands import DEMO_SCENARIO, DEMO_SETTINGS
 
     scenario = DEMO_SCENARIO if options.demo else options.scenario
     if options.url is None:
-        return rehearse(scenario, options.runs, options.settings)
+        settings = options.settings or (DEMO_SETTINGS if options.demo else None)
+        return rehearse(scenario, options.runs, settings)
     token = os.environ.get(AUTH_TOKEN_VARIABLE, "")
     return simulate(scenario, options.url, token, options.runs, options.records, via=options.via)
 

@@ -14,6 +14,7 @@ from telephony.simulator.target import Target
 from telephony.simulator.terminal import Terminal
 
 DEMO_SCENARIO = Path(__file__).parent / "demo" / "scenario.yaml"
+DEMO_SETTINGS = DEMO_SCENARIO.with_name("settings.yaml")
 
 
 def simulate(
@@ -81,19 +82,6 @@ def rehearse(
         terminal.step(str(error))
         return 1
     return _verdict(terminal, report, directory)
-
-
-def demo(out_root: Path, *, out: TextIO | None = None) -> int:
-    """Rehearse the call that ships, against the checkpoint that ships.
-
-    Args:
-        out_root: Receives a directory with the call's report and the gateway's log and records.
-        out: Receives what a person reads; standard output by default.
-
-    Returns:
-        The exit status: 0 if every turn was answered as the demo's scenario expects.
-    """
-    return rehearse(DEMO_SCENARIO, out_root, out=out)
 
 
 async def _rehearse(

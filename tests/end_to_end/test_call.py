@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from telephony.simulator import Scenario, run_scenario
-from telephony.simulator.commands import DEMO_SCENARIO
+from telephony.simulator.commands import DEMO_SCENARIO, DEMO_SETTINGS
 from telephony.simulator.gateway_process import GatewayError, GatewayProcess
 from telephony.simulator.terminal import Terminal
 
@@ -22,7 +22,7 @@ LINES = DEMO_SCENARIO.parent / "lines"
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway(tmp_path_factory):
     directory = tmp_path_factory.mktemp("call")
-    async with GatewayProcess(directory, start_timeout=300) as gateway:
+    async with GatewayProcess(directory, settings=DEMO_SETTINGS, start_timeout=300) as gateway:
         yield gateway
 
 
