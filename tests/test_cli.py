@@ -220,6 +220,7 @@ def test_a_gateway_whose_engine_is_away_serves_and_stops_at_a_signal(tmp_path: P
 
 
 def test_the_gateway_does_not_load_what_only_the_models_need() -> None:
-    code = "import sys, telephony.serve; print({'torch', 'matplotlib', 'openai'} & set(sys.modules))"
+    heavy = "{'torch', 'matplotlib', 'openai'}"
+    code = f"import sys, telephony.serve; print({heavy} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"

@@ -1,6 +1,6 @@
 """The other end of the line: a Twilio on loopback, scripted callers, reports."""
 
-from telephony.simulator.commands import demo, rehearse, simulate
+from telephony.simulator.commands import rehearse, simulate
 from telephony.simulator.rehearsal import run_directory, run_scenario
 from telephony.simulator.report import CallReport
 from telephony.simulator.scenario import Scenario, load_scenario
@@ -10,7 +10,6 @@ __all__ = [
     "CallReport",
     "Scenario",
     "Target",
-    "demo",
     "load_scenario",
     "rehearse",
     "run_directory",
