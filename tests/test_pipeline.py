@@ -46,7 +46,7 @@ class Events:
         return [fields for other, fields in self.all if other == name]
 
     async def wait(self, name: str, count: int = 1) -> dict[str, Any]:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while len(self.named(name)) < count:
                 self._changed.clear()
                 await self._changed.wait()
@@ -181,7 +181,7 @@ async def during(line: Line, settings: AgentSettings, script: Callable[[], Any])
         await script()
     finally:
         await line.phone.hangs_up()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             await call
 
 

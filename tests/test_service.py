@@ -125,7 +125,7 @@ class Events:
         return self.named(name)[count - 1]
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(120):
             while not condition():
                 self._changed.clear()
                 await self._changed.wait()
@@ -219,7 +219,7 @@ async def running(settings: AgentSettings | None = None) -> AsyncIterator[Call]:
     runner = WorkerRunner(handle_sigint=False)
     await runner.add_workers(call.worker)
     run = asyncio.create_task(runner.run())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(240):
         await started.wait()
         try:
             yield call
