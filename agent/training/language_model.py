@@ -11,6 +11,7 @@ all; ``--hear`` does only that, for a process of its own.
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -237,7 +238,7 @@ class Recipe:
         rng = np.random.default_rng((settings.seed, loop.step))
         averaged = fresh_model(self.layout, settings.seed)
         takes = self.takes()
-        best, sums = 0.0, torch.zeros(2)
+        best, sums = self._best(), torch.zeros(2)
         model.train()
         while loop.step < loop.steps:
             batch = conversations.draw(takes, rng)
@@ -251,7 +252,7 @@ class Recipe:
             if loop.step % settings.report_every == 0:
                 mean = (sums / settings.report_every).tolist()
                 figures = {"text": mean[0], "speech": mean[1], "takes": float(len(takes))}
-                if loop.step % settings.judge_every == 0:
+                if loop.step % settings.judge_every == 0 or loop.step == loop.steps:
                     average.copy_to(averaged)
                     figures |= judge(averaged, scenes)
                     if figures["exact_text"] >= best:
@@ -261,6 +262,12 @@ class Recipe:
                 loop.report(**figures)
                 sums.zero_()
         loop.save()
+
+    def _best(self) -> float:
+        """The best share of right answers that the log tells of: none is overwritten by a worse."""
+        log = self.out / "log.jsonl"
+        lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
+        return max((json.loads(line).get("exact_text", 0.0) for line in lines), default=0.0)
 
     def _conversations(self, tokenizer: TextTokenizer, spoken: Takes) -> Conversations:
         return Conversations(

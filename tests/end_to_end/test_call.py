@@ -38,8 +38,8 @@ async def test_a_call_is_answered_interrupted_and_ended(gateway, tmp_path):
             "turns": [
                 turn("insurance", "What health insurance do you take?"),
                 turn(
-                    "parking",
-                    "Can you tell me if the parking is free?",
+                    "refill",
+                    "How can I have my prescription renewed?",
                     when={"during_agent": {"after_ms": 1100}},
                     expect={"history_cut": True},
                 ),
