@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Protocol
 
-import numpy as np
 import numpy.typing as npt
 import torch
 
 from agent.speech.answer import PIECE, AnswerPiece, AnswerWriter
-from agent.speech.kv_cache import KVCache
+from agent.speech.dialogue import Dialogue, DialogueWriter, Turn
 from agent.speech.language_model import LanguageModel
-from agent.speech.prompt import TOKENS_PER_SECOND, Interleave, Prompt, heard
+from agent.speech.prompt import Interleave
 from agent.speech.request import TurnRequest
 from agent.speech.sampling import sample
+from agent.speech.session import Answer, Session
 
 __all__ = ["AnswerPiece", "CapacityError", "Clock", "GenerationEngine"]
+
+_LISTENING_BUDGET = 64
+"""Most tokens that are read ahead in a step in which an answer waits for its next token."""
 
 
 class Clock(Protocol):
@@ -37,70 +41,12 @@ class CapacityError(RuntimeError):
     """The engine holds as many sessions as it may."""
 
 
-@dataclass
-class _Turn:
-    """Ids of one exchange: the caller's, template included, and the answer's without its end."""
-
-    user: list[int]
-    answer: list[int] = field(default_factory=list)
-
-
-@dataclass
-class _Answer:
-    """An answer in the making.
-
-    Attributes:
-        request: What was asked for.
-        writer: Cuts it into pieces.
-        ids: The answer so far; the same list as the turn's.
-        pending: Ids the model has not read yet; when it has, the next id is chosen.
-        limit: Most ids.
-        since: When it was asked for.
-        runs: Text runs still to be forced, or None where the model chooses its words.
-        run_spoken: Speech tokens since the last forced run.
-        decoded: Speech tokens that have become audio.
-    """
-
-    request: TurnRequest
-    writer: AnswerWriter
-    ids: list[int]
-    pending: list[int]
-    limit: int
-    since: float
-    runs: list[list[int]] | None
-    run_spoken: int = 0
-    decoded: int = 0
-
-
-@dataclass
-class _Session:
-    """One conversation.
-
-    Attributes:
-        cache: What the model has read.
-        read: The ids in the cache, in order.
-        random: The session's own random numbers.
-        touched: When its caller or its decoder was last heard of.
-        system: Its system prompt, once the first turn has set it.
-        turns: The history, the running turn included.
-        answer: The answer in the making, if any.
-    """
-
-    cache: KVCache
-    random: torch.Generator
-    touched: float
-    system: str = ""
-    read: list[int] = field(default_factory=list)
-    turns: list[_Turn] = field(default_factory=list)
-    answer: _Answer | None = None
-
-
 class GenerationEngine:
     """Answers turns of many sessions; each :meth:`step` is one pass of all that can go on.
 
     Not thread-safe and without threads: one owner calls everything. Each session keeps its history
-    and the cache of it, so a turn costs only its own tokens; an edit of the history costs only what
-    follows the edit.
+    and the cache of it, so a turn costs only its own tokens, and of those only what :meth:`listen`
+    was not told while they were spoken; an edit of the history costs only what follows the edit.
 
     Args:
         model: Shared by all sessions.
@@ -137,14 +83,14 @@ class GenerationEngine:
             )
         self._model = model
         self._tokenizer = model.text_tokenizer
-        self._prompt = Prompt(model.text_tokenizer)
         self._lead_limit = lead_limit
         self._prefill_budget = prefill_budget
         self._time_to_live = time_to_live
         self._max_sessions = max_sessions
         self._interleave = interleave or Interleave()
         self._clock = clock or _Monotonic()
-        self._ends = frozenset({*model.config.eos_token_id, self._prompt.user})
+        self._dialogues = DialogueWriter(model, self._interleave)
+        self._ends = frozenset({*model.config.eos_token_id, self._dialogues.prompt.user})
         # What a forced answer may choose: speech, and once its words are said also an end.
         self._not_speech = torch.ones(model.config.padded_vocab_size, dtype=torch.bool)
         offset = model.audio_offset
@@ -152,8 +98,9 @@ class GenerationEngine:
         self._not_speech_or_end = self._not_speech.clone()
         self._not_speech_or_end[list(self._ends)] = False
         self._not_speech = self._not_speech.to(model.device)
+        self._speech = ~self._not_speech
         self._not_speech_or_end = self._not_speech_or_end.to(model.device)
-        self._sessions: dict[str, _Session] = {}
+        self._sessions: dict[str, Session] = {}
         self._outbox: list[AnswerPiece] = []
 
     @property
@@ -163,8 +110,8 @@ class GenerationEngine:
 
     @property
     def sessions(self) -> int:
-        """Sessions held."""
-        return len(self._sessions)
+        """Conversations held."""
+        return sum(not state.transcript for state in self._sessions.values())
 
     def history(self, session: str) -> list[int]:
         """All ids of a conversation so far, as a fresh prompt would have them.
@@ -172,11 +119,42 @@ class GenerationEngine:
         Raises:
             KeyError: No such session.
         """
-        state = self._sessions[session]
-        return self._history(state.system, state.turns)
+        return self._dialogues.ids(self._sessions[session].dialogue)
+
+    def listen(
+        self, session: str, tokens: npt.ArrayLike, request: TurnRequest | None = None
+    ) -> None:
+        """Read the turn that is being spoken, as far as its tokens are final.
+
+        The next steps fill the session's cache, behind the answers of all sessions. That only saves
+        time: what :meth:`submit` then does is the same, whatever was listened to. While the
+        session's last answer still runs nothing is read.
+
+        Args:
+            session: A new name begins a conversation.
+            tokens: int64 [m], the codes of the turn so far, from its beginning.
+            request: The turn's settings, as far as they are known.
+
+        Raises:
+            ValueError: Codes out of range, or a turn too long for the model.
+            CapacityError: A new session where there is no room for one.
+        """
+        request = replace(request or TurnRequest(), listen=True)
+        state = self._sessions.get(session)
+        dialogue = state.dialogue if state else Dialogue()
+        turn = Turn(self._dialogues.user(tokens, request))
+        ids = self._dialogues.ids(self._dialogues.continued(dialogue, turn, request))
+        state = state or self._open(session)
+        state.touched = self._clock.time()
+        if state.answer is None:
+            state.expect(ids)
 
     def submit(
-        self, session: str, tokens: npt.ArrayLike, request: TurnRequest | None = None
+        self,
+        session: str,
+        tokens: npt.ArrayLike,
+        request: TurnRequest | None = None,
+        name: str = "",
     ) -> None:
         """Start a session's next answer; an answer that still runs is stopped first.
 
@@ -187,6 +165,7 @@ class GenerationEngine:
             tokens: int64 [m], the codes of what the caller said; may be empty when the request
                 has an instruction or a text to say.
             request: Settings of the turn.
+            name: Of the answer, for :meth:`retract`.
 
         Raises:
             ValueError: Codes out of range, an empty turn, or one too long for the model. The
@@ -194,49 +173,68 @@ class GenerationEngine:
             CapacityError: A new session where there is no room for one.
         """
         request = request or TurnRequest()
-        user = self._user_turn(np.asarray(tokens), request)
+        turn = Turn(self._dialogues.user(tokens, request), name=name)
         state = self._sessions.get(session)
-        if state is None and len(self._sessions) >= self._max_sessions:
-            raise CapacityError(f"{self._max_sessions} sessions are running, no room for another")
-        turns = list(state.turns) if state else []
-        if turns and request.heard_seconds is not None:
-            count = int(request.heard_seconds * TOKENS_PER_SECOND + 0.5)
-            before = turns[-1]
-            flags = map(self._tokenizer.is_speech, before.answer)
-            turns[-1] = _Turn(before.user, heard(before.answer, flags, count))
-        turn = _Turn(user)
-        system = request.system or (state.system if state else "")
-        if not system:
-            typed = request.instruction is not None or request.say is not None
-            system = self._prompt.default_system("text" if typed else "speech")
-        turns = self._fitting(system, [*turns, turn], request.max_new_tokens)
-        ids = self._history(system, turns)
+        dialogue = self._dialogues.continued(state.dialogue if state else Dialogue(), turn, request)
         runs = None
         if request.say is not None:
             text = self._tokenizer.encode_plain(request.say)
             runs = [list(run) for run, _ in self._interleave.runs(text)]
 
+        state = state or self._open(session)
         self.stop(session)
-        if state is None:
-            state = self._new_session()
-            self._sessions[session] = state
-        state.system, state.turns, state.touched = system, turns, self._clock.time()
+        state.dialogue = dialogue
         if request.seed is not None:
             state.random.manual_seed(request.seed)
-        common = _common_prefix(state.read, ids)
-        state.cache.truncate(common)
-        del state.read[common:]
-        state.answer = _Answer(
-            request=request,
-            writer=AnswerWriter(session, self._tokenizer, self._interleave, dict(request.timing)),
-            ids=turn.answer,
-            pending=ids[common:],
-            limit=min(request.max_new_tokens, self._model.config.seq_length - len(ids)),
-            since=self._clock.time(),
-            runs=runs,
-        )
-        if runs is not None:
-            self._force(state.answer)
+        self._begin(session, state, request, runs)
+
+    def retract(self, session: str, name: str) -> bool:
+        """Take back a turn: its answer ends as with :meth:`stop` and the history never had it.
+
+        Args:
+            session: Whose.
+            name: The answer's; nothing happens unless the session's last turn bears it.
+
+        Returns:
+            Whether it does.
+        """
+        state = self._sessions.get(session)
+        if state is None or not state.dialogue.turns or state.dialogue.turns[-1].name != name:
+            return False
+        self.stop(session)
+        state.dialogue = state.dialogue.without_last()
+        return True
+
+    def transcribe(self, session: str, transcript: str) -> None:
+        """Write down the caller's words in a session's last turn, beside everything else.
+
+        The text comes from the next steps in pieces whose session is ``transcript``; there is only
+        the last piece, empty, if the turn was not spoken or the checkpoint cannot do this.
+
+        Args:
+            session: Whose words.
+            transcript: A name that is no session's.
+
+        Raises:
+            ValueError: The name is taken.
+        """
+        if transcript in self._sessions:
+            raise ValueError(f"{transcript!r} is a session already, expected a new name")
+        system = self._model.config.transcription_prompt
+        state = self._sessions.get(session)
+        turns = state.dialogue.turns if state else ()
+        codes = self._dialogues.spoken_codes(turns[-1]) if turns else []
+        if not codes or system is None:
+            self._outbox.append(self._writer(transcript, TurnRequest()).finish())
+            return
+        # Nobody speaks more than one text token a speech token.
+        request = TurnRequest(system=system, temperature=0.0, max_new_tokens=len(codes) + 8)
+        turn = Turn(self._dialogues.prompt.spoken(codes))
+        dialogue = self._dialogues.continued(Dialogue(), turn, request)
+        writes = self._new_session()
+        writes.transcript, writes.dialogue = True, dialogue
+        self._sessions[transcript] = writes
+        self._begin(transcript, writes, request)
 
     def stop(self, session: str) -> None:
         """End a session's running answer now; what was generated stays in the history.
@@ -246,7 +244,7 @@ class GenerationEngine:
         state = self._sessions.get(session)
         if state is not None and state.answer is not None:
             self._outbox.append(state.answer.writer.abandon())
-            state.answer = None
+            self._end(session, state)
 
     def close(self, session: str) -> None:
         """Forget a session; a running answer ends as with :meth:`stop`."""
@@ -282,7 +280,8 @@ class GenerationEngine:
         """One pass of the model over every session that can go on.
 
         Each of them gets its next token; sessions that are still reading their prompt share
-        the prefill budget, first come first served.
+        the prefill budget, first come first served, and what is left of it goes to reading along
+        with callers who still speak.
 
         Returns:
             The pieces that became complete, in order for each session.
@@ -292,123 +291,131 @@ class GenerationEngine:
         batch = self._plan()
         if not batch:
             return pieces
+        chunks = [state.pending[:count] for _, state, count in batch]
+        last = list(itertools.accumulate(map(len, chunks)))
+        choosing = [
+            (session, state, state.answer, end - 1)
+            for (session, state, count), end in zip(batch, last, strict=True)
+            if state.answer is not None and count == len(state.pending)
+        ]
         device = self._model.device
-        lengths = [count for _, count in batch]
-        chunks = [_answer(state).pending[:count] for state, count in batch]
-        ids = torch.tensor([i for chunk in chunks for i in chunk], device=device)
-        rows = torch.tensor(lengths, device=device).cumsum(0) - 1
+        rows = torch.tensor([row for *_, row in choosing], dtype=torch.int64, device=device)
         with torch.no_grad():
-            logits = self._model(ids, lengths, [state.cache for state, _ in batch], rows)
-        for (state, count), chunk, row in zip(batch, chunks, logits, strict=True):
-            answer = _answer(state)
+            logits = self._model(
+                torch.tensor([i for chunk in chunks for i in chunk], device=device),
+                list(map(len, chunks)),
+                [state.cache for _, state, _ in batch],
+                rows,
+            )
+        for (_, state, count), chunk in zip(batch, chunks, strict=True):
             state.read += chunk
-            del answer.pending[:count]
-            if not answer.pending:
-                state.touched = self._clock.time()
-                self._choose(state, answer, row)
+            del state.pending[:count]
+        for (session, state, answer, _), row in zip(choosing, logits, strict=True):
+            state.touched = self._clock.time()
+            self._choose(session, state, answer, row)
         pieces += self._outbox
         self._outbox = []
         return pieces
 
-    def _new_session(self) -> _Session:
+    def _open(self, session: str) -> Session:
+        if self.sessions >= self._max_sessions:
+            raise CapacityError(f"{self._max_sessions} sessions are running, no room for another")
+        self._sessions[session] = state = self._new_session()
+        return state
+
+    def _new_session(self) -> Session:
         generator = torch.Generator(self._model.device)
         generator.seed()
-        return _Session(self._model.cache(), generator, self._clock.time())
+        return Session(self._model.cache(), generator, self._clock.time())
 
-    def _user_turn(self, tokens: npt.NDArray[np.int64], request: TurnRequest) -> list[int]:
-        if tokens.ndim != 1 or (tokens.size and tokens.dtype.kind not in "iu"):
-            raise ValueError(
-                f"speech tokens have shape {tokens.shape} and dtype {tokens.dtype}, "
-                "expected one row of whole numbers"
-            )
-        if request.instruction is not None:
-            return self._prompt.typed(request.instruction)
-        if tokens.size:
-            return self._prompt.spoken(tokens.tolist())
-        if request.say is not None:
-            return self._prompt.say(request.say)
-        raise ValueError("an empty turn: no speech tokens, no instruction, nothing to say")
+    def _writer(self, session: str, request: TurnRequest) -> AnswerWriter:
+        return AnswerWriter(session, self._tokenizer, self._interleave, dict(request.timing))
 
-    def _history(self, system: str, turns: Sequence[_Turn]) -> list[int]:
-        ids = self._prompt.opening(system)
-        for turn in turns:
-            ids += turn.user
-            ids += turn.answer
-        return ids
-
-    def _fitting(self, system: str, turns: list[_Turn], wanted: int) -> list[_Turn]:
-        """The latest turns that leave room for an answer, half of all positions at most."""
-        longest = self._model.config.seq_length
-        room = min(max(wanted, self._interleave.text), longest // 2)
-        for first in range(len(turns)):
-            if len(self._history(system, turns[first:])) + room <= longest:
-                return turns[first:]
-        raise ValueError(
-            f"a turn of {len(turns[-1].user)} tokens is too long for a model of {longest} positions"
+    def _begin(
+        self,
+        session: str,
+        state: Session,
+        request: TurnRequest,
+        runs: list[list[int]] | None = None,
+    ) -> None:
+        """Answer the last turn of a session's dialogue."""
+        ids = self._dialogues.ids(state.dialogue)
+        state.expect(ids)
+        state.touched = self._clock.time()
+        state.answer = Answer(
+            request=request,
+            writer=self._writer(session, request),
+            ids=state.dialogue.turns[-1].answer,
+            limit=min(request.max_new_tokens, self._model.config.seq_length - len(ids)),
+            since=state.touched,
+            runs=runs,
         )
+        if runs is not None:
+            self._force(state, state.answer)
 
-    def _runnable(self, state: _Session) -> bool:
+    def _end(self, session: str, state: Session) -> None:
+        """The answer is over."""
+        state.answer = None
+        state.pending.clear()
+        if state.transcript:
+            del self._sessions[session]
+
+    def _runnable(self, state: Session) -> bool:
         answer = state.answer
-        return answer is not None and answer.writer.spoken - answer.decoded < self._lead_limit
+        if answer is None:
+            return bool(state.pending)
+        return answer.writer.spoken - answer.decoded < self._lead_limit
 
-    def _plan(self) -> list[tuple[_Session, int]]:
+    def _plan(self) -> list[tuple[str, Session, int]]:
         """Who reads how many tokens in this step."""
-        runnable = [state for state in self._sessions.values() if self._runnable(state)]
-        runnable.sort(key=lambda state: _answer(state).since)
-        batch = []
+        runnable = [item for item in self._sessions.items() if self._runnable(item[1])]
+        runnable.sort(key=lambda item: item[1].urgency)
+        batch: list[tuple[str, Session, int]] = []
         budget = self._prefill_budget
-        for state in runnable:
-            count = len(_answer(state).pending)
-            if count > 1:
+        for session, state in runnable:
+            count = len(state.pending)
+            if state.answer is None and batch:
+                budget = min(budget, _LISTENING_BUDGET)
+            if count > 1 or state.answer is None:
                 count = min(count, budget)
                 budget -= count
             if count:
-                batch.append((state, count))
+                batch.append((session, state, count))
         return batch
 
-    def _choose(self, state: _Session, answer: _Answer, logits: torch.Tensor) -> None:
+    def _choose(self, session: str, state: Session, answer: Answer, logits: torch.Tensor) -> None:
         """Take the next token from the logits and see what it completes."""
         request = answer.request
         if answer.runs is not None:
             barred = self._not_speech if answer.runs else self._not_speech_or_end
             logits = logits.masked_fill(barred, float("-inf"))
+        elif state.transcript:
+            logits = logits.masked_fill(self._speech, float("-inf"))
         token = sample(logits, request.temperature, request.top_p, state.random)
         if token in self._ends:
-            self._finish(state, answer)
+            self._finish(session, state, answer)
             return
-        self._take(answer, token)
+        self._take(state, answer, [token])
         if answer.runs is not None:
             answer.run_spoken += 1
             if answer.runs and answer.run_spoken == self._interleave.speech:
-                self._force(answer)
+                self._force(state, answer)
         if len(answer.ids) >= answer.limit:
-            self._finish(state, answer)
+            self._finish(session, state, answer)
 
-    def _force(self, answer: _Answer) -> None:
+    def _force(self, state: Session, answer: Answer) -> None:
         """Put the next run of the text to say into the answer."""
         assert answer.runs is not None
-        for token in answer.runs.pop(0):
-            self._take(answer, token)
+        self._take(state, answer, answer.runs.pop(0))
         answer.run_spoken = 0
 
-    def _take(self, answer: _Answer, token: int) -> None:
+    def _take(self, state: Session, answer: Answer, tokens: Iterable[int]) -> None:
         answer.writer.timing.setdefault("first_token", self._clock.time() - answer.since)
-        answer.ids.append(token)
-        answer.pending.append(token)
-        self._outbox += answer.writer.push(token)
+        for token in tokens:
+            answer.ids.append(token)
+            state.pending.append(token)
+            self._outbox += answer.writer.push(token)
 
-    def _finish(self, state: _Session, answer: _Answer) -> None:
+    def _finish(self, session: str, state: Session, answer: Answer) -> None:
         self._outbox.append(answer.writer.finish())
-        state.answer = None
-
-
-def _answer(state: _Session) -> _Answer:
-    assert state.answer is not None
-    return state.answer
-
-
-def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    for position, (a, b) in enumerate(zip(first, second, strict=False)):
-        if a != b:
-            return position
-    return min(len(first), len(second))
+        self._end(session, state)

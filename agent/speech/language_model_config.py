@@ -40,6 +40,8 @@ class LanguageModelConfig:
         rope_ratio: Multiplies the rotary base.
         eos_token_id: Ids that end an answer.
         torch_dtype: The dtype the checkpoint is meant to run in.
+        transcription_prompt: System prompt under which the checkpoint writes down what it hears;
+            None where it was not trained to. The published config has no such field.
     """
 
     hidden_size: int
@@ -54,6 +56,7 @@ class LanguageModelConfig:
     rope_ratio: float
     eos_token_id: tuple[int, ...]
     torch_dtype: str = "float32"
+    transcription_prompt: str | None = None
 
     @classmethod
     def read(cls, path: str | Path) -> LanguageModelConfig:
@@ -100,10 +103,12 @@ class LanguageModelConfig:
             raise CheckpointError(
                 f"{path}: field 'torch_dtype' is {dtype!r}, expected one of {', '.join(DTYPES)}"
             )
+        prompt = "transcription_prompt"
         return cls(
             **sizes,
             layernorm_epsilon=float(field(config, "layernorm_epsilon", (int, float), path)),
             rope_ratio=float(field(config, "rope_ratio", (int, float), path)),
             eos_token_id=tuple(ends),
             torch_dtype=dtype,
+            transcription_prompt=field(config, prompt, str, path) if prompt in config else None,
         )

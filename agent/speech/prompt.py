@@ -118,9 +118,16 @@ class Prompt:
         Raises:
             ValueError: A code that the checkpoint has no token for.
         """
-        speech = self._tokenizer.speech_ids(codes)
+        return [*self.speaking(codes), self._end_audio, *self._reply]
+
+    def speaking(self, codes: Sequence[int]) -> list[int]:
+        """The beginning of a spoken turn, as far as the caller has got.
+
+        Raises:
+            ValueError: A code that the checkpoint has no token for.
+        """
         newline = self._tokenizer.encode_plain("\n")
-        return [self.user, *newline, self._begin_audio, *speech, self._end_audio, *self._reply]
+        return [self.user, *newline, self._begin_audio, *self._tokenizer.speech_ids(codes)]
 
     def typed(self, text: str) -> list[int]:
         """A typed turn, up to where the answer begins; markup in the text is plain text."""

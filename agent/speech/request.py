@@ -22,6 +22,11 @@ class TurnRequest:
         heard_seconds: History edit before this turn: so much of the previous answer's audio was
             heard; the rest of that answer is forgotten. None keeps all of it.
         system: Another system prompt for the session.
+        listen: The caller still speaks: read along, answer nothing.
+        early: The turn may not be over: answer what there is of it, but let it go on. The answer
+            counts unless it is taken back.
+        retract: With a stop: the answer was early and the turn went on; forget both.
+        transcribe: Write down the caller's words in the session's last turn instead of answering.
         close: The call is over: forget the session.
         decoded: Speech tokens of the running answer that have become audio (from the decoder).
         timing: Seconds spent on the way so far, by name of the step.
@@ -35,6 +40,10 @@ class TurnRequest:
     say: str | None = None
     heard_seconds: float | None = None
     system: str | None = None
+    listen: bool = False
+    early: bool = False
+    retract: bool = False
+    transcribe: bool = False
     close: bool = False
     decoded: int | None = None
     timing: dict[str, float] = field(default_factory=dict)
@@ -57,8 +66,10 @@ class TurnRequest:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or not value.strip()):
                 raise ValueError(f"request field {name!r} is {value!r}, expected text or null")
-        if not isinstance(self.close, bool):
-            raise ValueError(f"request field 'close' is {self.close!r}, expected true or false")
+        for name in ("listen", "early", "retract", "transcribe", "close"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise ValueError(f"request field {name!r} is {value!r}, expected true or false")
         if not isinstance(self.timing, dict) or not all(
             isinstance(name, str) and _is_number(value) for name, value in self.timing.items()
         ):

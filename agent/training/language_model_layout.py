@@ -119,6 +119,7 @@ def write_layout(settings: Settings, line: Line, corpus: Corpus, codes: int, out
         "rope_ratio": 1,
         "tie_word_embeddings": False,
         "torch_dtype": "float32",
+        "transcription_prompt": TRANSCRIBE_SYSTEM,
         "use_cache": True,
         "vocab_size": size,
     }

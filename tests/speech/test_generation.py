@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from agent.speech.generation import CapacityError, GenerationEngine
-from agent.speech.language_model import LanguageModel
 from agent.speech.prompt import Prompt
 from agent.speech.request import TurnRequest
 
@@ -51,11 +50,6 @@ class Spoken:
 
     def text(self, session):
         return "".join(p.text for p in self.pieces[session])
-
-
-@pytest.fixture(scope="module")
-def model(goldens):
-    return LanguageModel.from_pretrained(goldens / "language_model")
 
 
 @pytest.fixture
