@@ -19,12 +19,15 @@ pushed the same samples:
 - So ids are equal, up to rounding in near-ties, in a segment of a single block, in a segment whose
   loudest moment lies in its first block, and in one that never falls 80 dB below its maximum in
   any mel band.
+- `TokenizerStream.revise` gives the turn's ids with those differences mended: it computes anew
+  what a louder sound has changed since, and costs nothing where none has.
 - Past 30 s both start a new segment, with a new maximum, and the stream keeps nothing of the old
   one.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,12 +47,11 @@ from agent.speech.checkpoint import (
 )
 from agent.speech.features import SAMPLE_RATE, LogMel, normalise
 from agent.speech.tokenizer_encoder import (
-    CONV_CONTEXT,
     CONV_STRIDE,
     EncoderConfig,
-    KeyValues,
     WhisperVQEncoder,
 )
+from agent.speech.tokenizer_stream import SegmentStream
 
 Audio = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
@@ -132,7 +134,7 @@ class SpeechTokenizer:
         ids: list[list[Ids]] = [[] for _ in waveforms]
         for start in range(0, len(segments), _REFERENCE_BATCH):
             group = segments[start : start + _REFERENCE_BATCH]
-            longest = max(self._padded(len(segment)) for segment in group)
+            longest = max(self.padded(len(segment)) for segment in group)
             for first in range(0, len(group), _COMPUTE_BATCH):
                 part = group[first : first + _COMPUTE_BATCH]
                 owner = owners[start + first : start + first + _COMPUTE_BATCH]
@@ -144,12 +146,13 @@ class SpeechTokenizer:
         """Start to tokenise what somebody is about to say."""
         return TokenizerStream(self)
 
-    def _padded(self, samples: int) -> int:
+    def padded(self, samples: int) -> int:
+        """Samples that the tokens of so many samples span."""
         return -(-samples // self.token_samples) * self.token_samples
 
     def _encode_segments(self, segments: Sequence[Audio], longest: int) -> list[Ids]:
         # Beyond its own tokens a segment only sees the first of the silence that follows it.
-        own = max(self._padded(len(segment)) for segment in segments)
+        own = max(self.padded(len(segment)) for segment in segments)
         width = min(longest, own + self.token_samples)
         samples = np.zeros((len(segments), width), dtype=np.float32)
         for row, segment in zip(samples, segments, strict=True):
@@ -162,7 +165,7 @@ class SpeechTokenizer:
         hidden = self.encoder(mel, starts < lengths[:, None])
         ids = self.encoder.quantise(hidden).cpu().numpy()
         return [
-            row[: self._padded(len(segment)) // self.token_samples]
+            row[: self.padded(len(segment)) // self.token_samples]
             for row, segment in zip(ids, segments, strict=True)
         ]
 
@@ -176,7 +179,7 @@ class TokenizerStream:
 
     def __init__(self, tokenizer: SpeechTokenizer):
         self._tokenizer = tokenizer
-        self._segment = _Segment(tokenizer, first=True)
+        self._segments = [SegmentStream(tokenizer, first=True)]
         self._finished = False
 
     @torch.inference_mode()
@@ -198,11 +201,12 @@ class TokenizerStream:
         rest = _checked(samples, "samples")
         found: list[Ids] = []
         while len(rest):
-            room = self._tokenizer.segment_samples - self._segment.received
-            found += self._segment.push(rest[:room])
+            segment = self._segments[-1]
+            room = self._tokenizer.segment_samples - segment.received
+            found += segment.push(rest[:room])
             rest = rest[room:]
-            if self._segment.received == self._tokenizer.segment_samples:
-                self._segment = _Segment(self._tokenizer, first=False)
+            if segment.received == self._tokenizer.segment_samples:
+                self._segments.append(SegmentStream(self._tokenizer, first=False))
         return _joined(found)
 
     @torch.inference_mode()
@@ -218,88 +222,31 @@ class TokenizerStream:
         if self._finished:
             raise ValueError("the stream is finished already")
         self._finished = True
-        return _joined(self._segment.finish())
+        return _joined(self._segments[-1].finish())
 
+    @torch.inference_mode()
+    def revise(self) -> Ids:
+        """The turn's ids so far, computed anew where a louder sound has changed them since.
 
-class _Segment:
-    """Up to 30 s of a stream."""
+        Returns:
+            int64 [m]: of all complete blocks, and after `finish` of the whole turn. They are those
+            of `SpeechTokenizer.encode`, up to rounding in near-ties.
+        """
+        return _joined([segment.revise() for segment in self._segments])
 
-    def __init__(self, tokenizer: SpeechTokenizer, *, first: bool):
-        self.received = 0
-        self._tokenizer = tokenizer
-        self._encoder = tokenizer.encoder
-        self._log_mel = tokenizer.log_mel
-        self._device = tokenizer.encoder.conv1.weight.device
-        self._mirrored_end = first
-        self._start = 0  # of the open block, in 50 Hz frames
-        self._cache = [KeyValues() for _ in range(tokenizer.encoder.config.layers)]
-        self._mel_frames = 0  # computed so far
-        self._maximum: Tensor | None = None  # of those
-        self._context: Tensor | None = None  # the last of them, before the clamp
-        # Samples of the windows to come; the first is the segment's sample self._offset.
-        self._samples = np.zeros(0, dtype=np.float32)
-        self._offset = 0
+    def preview(self) -> Ids:
+        """The turn's ids if it ended now; the stream goes on.
 
-    def push(self, samples: Audio) -> list[Ids]:
-        """Tokens of the blocks that these samples complete."""
-        self.received += len(samples)
-        self._samples = np.concatenate([self._samples, samples])
-        found: list[Ids] = []
-        longest = self._tokenizer.segment_samples // self._tokenizer.frame_samples
-        while self._start < longest:
-            end = min(self._start + self._encoder.config.block, longest)
-            # The block's last 50 Hz frame does not see its second mel frame.
-            mel_frames = CONV_STRIDE * end - 1
-            if self.received < self._window_end(mel_frames):
-                break
-            found.append(self._compute(end, mel_frames, None))
-        return found
+        Returns:
+            int64 [m]: what `finish` and then `revise` would give.
 
-    def finish(self) -> list[Ids]:
-        """Tokens of the open block."""
-        padded = self._tokenizer._padded(self.received)
-        end = padded // self._tokenizer.frame_samples
-        if end <= self._start:
-            return []
-        half = self._log_mel.n_fft // 2
-        self._samples = np.pad(self._samples, (0, padded - self.received))
-        # As in `encode`: a later segment ends in the silence that fills up its 30 s.
-        mirrored = self._mirrored_end or padded == self._tokenizer.segment_samples
-        mirror = self._samples[-half - 1 : -1][::-1] if mirrored else np.zeros(half, np.float32)
-        self._samples = np.concatenate([self._samples, mirror])
-        valid = np.arange(self._start, end) * self._tokenizer.frame_samples < self.received
-        return [self._compute(end, CONV_STRIDE * end, torch.from_numpy(valid))]
-
-    def _window_end(self, mel_frames: int) -> int:
-        """The sample at which the last of so many windows ends."""
-        return self._log_mel.hop * (mel_frames - 1) + self._log_mel.n_fft // 2
-
-    def _compute(self, end: int, mel_frames: int, valid: Tensor | None) -> Ids:
-        """Tokens of the open block up to a 50 Hz frame, from the first so many mel frames."""
-        half = self._log_mel.n_fft // 2
-        if self._mel_frames == 0:
-            self._samples = np.concatenate([self._samples[half:0:-1], self._samples])
-            self._offset = -half
-        windows = self._samples[: self._window_end(mel_frames) - self._offset]
-        raw = self._log_mel.frames(torch.from_numpy(windows).to(self._device)[None])
-        used = self._log_mel.hop * mel_frames - half - self._offset
-        self._samples = self._samples[used:]
-        self._offset += used
-        self._mel_frames = mel_frames
-
-        maximum = raw.amax()
-        self._maximum = maximum if self._maximum is None else torch.maximum(self._maximum, maximum)
-        if self._context is not None:
-            raw = torch.cat([self._context, raw], dim=-1)
-        # Of the next block's context the last frame is still to come.
-        self._context = raw[..., -(CONV_CONTEXT - 1) :]
-        mel = normalise(raw, self._maximum)
-        if valid is not None:
-            valid = valid.to(self._device)
-        hidden = self._encoder.step(mel, self._start, self._cache, valid)
-        self._start = end
-        ids: Ids = self._encoder.quantise(hidden)[0].cpu().numpy()
-        return ids
+        Raises:
+            ValueError: the stream is finished already.
+        """
+        ended = copy.copy(self)
+        ended._segments = [segment.copy() for segment in self._segments]
+        ended.finish()
+        return ended.revise()
 
 
 def _joined(parts: list[Ids]) -> Ids:

@@ -174,6 +174,11 @@ class KeyValues:
         self.key, self.value = key, value
         return key, value
 
+    def truncate(self, frames: int) -> None:
+        """Forget all but the first frames."""
+        if self.key is not None and self.value is not None:
+            self.key, self.value = self.key[:, :, :frames], self.value[:, :, :frames]
+
 
 class EncoderLayer(nn.Module):
     """Pre-norm transformer layer with Whisper's names."""
