@@ -20,14 +20,26 @@ AGENT_RATE = 22_050
 class SpeechSession(Protocol):
     """One call's conversation with the model; :class:`agent.voice_session.VoiceSession` is one."""
 
-    def push(self, audio: NDArray[np.float32]) -> None:
-        """Take the caller's next audio, 16 kHz in [-1, 1], without waiting."""
+    def push(self, audio: NDArray[np.float32], expected: TurnRequest | None = None) -> None:
+        """Take the caller's next audio, 16 kHz in [-1, 1], without waiting.
+
+        ``expected`` says with what the turn will be answered, as far as it is known.
+        """
 
     def discard(self) -> None:
         """Forget the audio pushed since the last turn: it was no turn."""
 
     def answer(self, request: TurnRequest | None = None) -> "AsyncIterator[AnswerChunk]":
-        """End the turn and yield the answer as it is made."""
+        """End the turn, or with ``request.early`` perhaps, and yield the answer as it is made."""
+
+    def confirm(self) -> None:
+        """The turn was over when it was answered early."""
+
+    async def retract(self) -> None:
+        """The turn that was answered early goes on: forget that answer."""
+
+    async def transcribe(self) -> str:
+        """The caller's words in the last turn; empty where the model cannot tell."""
 
     async def stop(self) -> None:
         """Stop the running answer."""

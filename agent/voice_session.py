@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +19,7 @@ from agent.replica import (
     ENSEMBLE,
     LANGUAGE_MODEL,
     NO_AUDIO,
+    NO_TOKENS,
     TOKENIZER,
     EngineUnavailable,
     ResponseStream,
@@ -85,6 +86,23 @@ class _Turn:
 
 
 @dataclass
+class _Early:
+    """An answer to a turn that may go on.
+
+    Attributes:
+        name: Its name once it was asked for, else empty.
+        url: Where.
+        retracted: The turn went on: it is not wanted any more.
+        confirmed: The turn was over before it was asked for.
+    """
+
+    name: str = ""
+    url: str = ""
+    retracted: bool = False
+    confirmed: bool = False
+
+
+@dataclass
 class _Running:
     """An answer that is being received."""
 
@@ -115,13 +133,20 @@ class VoiceSession:
         self._feeder: asyncio.Task[None] | None = None
         self._answers = itertools.count()
         self._running: _Running | None = None
+        self._early: _Early | None = None
+        # Held while one is taken back: the next answer must find the history without it.
+        self._retracting = asyncio.Lock()
+        # What the turn will be answered with, as far as it is known.
+        self._expected = TurnRequest()
         self._closed = False
 
-    def push(self, audio: npt.NDArray[np.float32]) -> None:
+    def push(self, audio: npt.NDArray[np.float32], expected: TurnRequest | None = None) -> None:
         """Add audio to the caller's turn; it is sent while the caller speaks.
 
         Args:
             audio: float32 [n] at 16 kHz in [-1, 1].
+            expected: With what the turn will be answered, as far as it is known now. The language
+                model then reads along, so that less is left to do when the turn ends.
 
         Raises:
             ValueError: The audio has another shape or dtype.
@@ -130,6 +155,7 @@ class VoiceSession:
         if audio.ndim != 1 or audio.dtype != np.float32:
             raise ValueError(f"audio is {audio.dtype} {list(audio.shape)}, expected float32 [n]")
         self._require_open()
+        self._expected = TurnRequest() if expected is None else replace(expected, listen=True)
         self._turn.add(audio)
         if self._turn.held >= self._client.push_samples and not self._turn.broken:
             self._feed()
@@ -146,6 +172,10 @@ class VoiceSession:
         The turn ends when this is called; the answer runs while it is iterated. Giving up the
         iteration stops it.
 
+        With ``request.early`` the turn may go on. Then :meth:`confirm` says that it has not, and
+        :meth:`retract` that it has; audio that is pushed before either belongs to the turn, but the
+        answer does not know it.
+
         Args:
             request: Settings of the turn, or an instruction or words to say instead of the audio.
 
@@ -159,10 +189,67 @@ class VoiceSession:
         """
         self._require_open()
         request = request or TurnRequest()
-        turn, self._turn = self._turn, _Turn()
+        turn, early = self._turn, _Early() if request.early else None
+        if early is None:
+            self._turn = _Turn()
         if not turn.audio and request.instruction is None and request.say is None:
             raise ValueError("nothing to answer: no audio was pushed and the request says nothing")
-        return self._answer(turn, request)
+        return self._answer(turn, request, early)
+
+    def confirm(self) -> None:
+        """The turn was over when it was answered early: the answer counts."""
+        early, self._early = self._early, None
+        if early is not None and not early.name:
+            early.confirmed = True
+            self._turn = _Turn()
+        else:
+            self.discard()
+
+    async def retract(self) -> None:
+        """The turn goes on: its early answer ends, and the model forgets it."""
+        async with self._retracting:
+            early, self._early = self._early, None
+            if early is None:
+                return
+            early.retracted = True
+            running = self._running
+            if running is not None and running.name == early.name:
+                running.stopped = True
+                running.stream.cancel()
+            if early.name:
+                await self._stop_models(early.url, early.name, TurnRequest(retract=True))
+
+    async def transcribe(self) -> str:
+        """The caller's words in the last turn that was answered.
+
+        Returns:
+            Empty if the turn was not spoken or the checkpoint cannot transcribe.
+
+        Raises:
+            EngineUnavailable: The language model failed or did not answer in time.
+        """
+        if self._url is None:
+            return ""
+        name = f"{self.id}/{next(self._answers)}"
+        inputs = {
+            "SESSION": string(self.id),
+            "TOKENS": NO_TOKENS,
+            "REQUEST": string(TurnRequest(transcribe=True).to_json()),
+        }
+        stream = self._client.replica(self._url).stream(LANGUAGE_MODEL, inputs, name)
+        words = []
+        seconds = self._client.request_timeout
+        try:
+            async with asyncio.timeout(seconds):
+                async for outputs in stream:
+                    words.append(bytes(outputs["TEXT"][0]).decode("utf-8"))
+        except TimeoutError:
+            raise EngineUnavailable(
+                f"{self._url}: model {LANGUAGE_MODEL}: no transcript within {seconds:g} s"
+            ) from None
+        finally:
+            stream.cancel()
+        return "".join(words).strip()
 
     async def stop(self) -> None:
         """Stop the running answer: its iteration ends, and the model within one step."""
@@ -189,7 +276,7 @@ class VoiceSession:
             return
         await asyncio.gather(
             self._forget_turn(self._url),
-            self._stop_models(self._url, running.name if running else "", close=True),
+            self._stop_models(self._url, running.name if running else "", TurnRequest(close=True)),
         )
         self._client.detach(self._url)
         self._url = None
@@ -211,7 +298,7 @@ class VoiceSession:
                 try:
                     url = self._attach()
                     await self._forget_stale(url)
-                    await self._tokenise(url, turn.rest(), TurnRequest())
+                    await self._tokenise(url, turn.rest(), self._expected)
                 except EngineUnavailable as error:
                     # The answer sends it again and, if that fails as well, says so to its caller.
                     logger.bind(error=str(error)).warning("Audio could not be sent yet")
@@ -247,12 +334,16 @@ class VoiceSession:
             "REQUEST": string(request.to_json()),
         }
 
-    async def _answer(self, turn: _Turn, request: TurnRequest) -> AsyncIterator[AnswerChunk]:
+    async def _answer(
+        self, turn: _Turn, request: TurnRequest, early: _Early | None
+    ) -> AsyncIterator[AnswerChunk]:
         await self.stop()
+        await self.retract()
+        self._early = early
         errors: list[str] = []
         for _ in range(len(self._client.candidates())):
             url = self._attach()
-            chunks = self._answer_from(url, turn, request)
+            chunks = self._answer_from(url, turn, request, early)
             try:
                 async with contextlib.aclosing(chunks):
                     async for chunk in chunks:
@@ -270,7 +361,7 @@ class VoiceSession:
         raise EngineUnavailable("; ".join(errors))
 
     async def _answer_from(
-        self, url: str, turn: _Turn, request: TurnRequest
+        self, url: str, turn: _Turn, request: TurnRequest, early: _Early | None
     ) -> AsyncGenerator[AnswerChunk, None]:
         client = self._client
         # Until the first chunk the turn may not have reached the tokenizer, and the next turn's
@@ -283,15 +374,31 @@ class VoiceSession:
                 self._stale = True
                 turn.mark_sent(0)
             await self._forget_stale(url)
-            self._stale = True
             name = f"{self.id}/{next(self._answers)}"
-            inputs = self._turn_inputs(turn.rest(), request, end=True)
+            audio = turn.rest()
+            if early is not None:
+                # Sent by itself: a retraction may cancel the request that would bring it.
+                pieces = len(turn.audio)
+                if audio.size:
+                    await self._tokenise(url, audio, self._expected)
+                    turn.mark_sent(pieces)
+                audio = NO_AUDIO
+                if early.retracted:
+                    return
+                if early.confirmed:
+                    early, request = None, replace(request, early=False)
+            if early is None:
+                self._stale = True
+            else:
+                early.name, early.url = name, url
+            inputs = self._turn_inputs(audio, request, end=True)
             running = _Running(name, url, client.replica(url).stream(ENSEMBLE, inputs, name))
             self._running = running
             timeout = client.first_chunk_timeout
             while (chunk := await self._next_chunk(running, timeout)) is not None:
                 if ordered:
-                    self._stale = False
+                    if early is None:
+                        self._stale = False
                     self._order.release()
                     ordered = False
                 running.complete = chunk.last
@@ -338,13 +445,13 @@ class VoiceSession:
         if not running.stopped:
             self._client.in_background(self._stop_models(running.url, running.name))
 
-    async def _stop_models(self, url: str, answer: str, close: bool = False) -> None:
-        request = TurnRequest(close=close).to_json()
+    async def _stop_models(self, url: str, answer: str, request: TurnRequest | None = None) -> None:
+        settings = (request or TurnRequest()).to_json()
         replica, seconds = self._client.replica(url), self._client.request_timeout
         results = await asyncio.gather(
             *(
                 replica.infer_decoupled(
-                    model, stop_inputs(model, self.id, request), seconds, answer
+                    model, stop_inputs(model, self.id, settings), seconds, answer
                 )
                 for model in (LANGUAGE_MODEL, DECODER)
             ),

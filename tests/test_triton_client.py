@@ -63,6 +63,7 @@ class FakeReplica:
         self.gate.set()
         self.closed = False
         self.hushed: list[str] = []
+        self.heard: list[dict] = []
 
     def _check(self, model):
         if model in self.dead:
@@ -73,20 +74,27 @@ class FakeReplica:
         self._check(model)
         request = json.loads(inputs["REQUEST"][0])
         self.log.append(("close",) if request.get("close") else ("audio", len(inputs["AUDIO"])))
+        self.heard.append(request)
         return {}
 
     async def infer_decoupled(self, model, inputs, seconds, request_id=""):
         self._check(model)
         if model == "voice_lm" and "STOP" in inputs:
-            closing = json.loads(inputs["REQUEST"][0]).get("close", False)
-            self.log.append(("end" if closing else "stop", request_id))
+            request = json.loads(inputs["REQUEST"][0])
+            kind = (
+                "end" if request.get("close") else "retract" if request.get("retract") else "stop"
+            )
+            self.log.append((kind, request_id))
         elif "STOP" in inputs:
             self.hushed.append(request_id)
         return {}
 
     def stream(self, model, inputs, request_id=""):
         request = json.loads(inputs["REQUEST"][0])
-        self.log.append(("turn", len(inputs["AUDIO"]), request_id, request))
+        samples = len(inputs.get("AUDIO", ()))
+        self.log.append(
+            ("words" if request.get("transcribe") else "turn", samples, request_id, request)
+        )
         if model in self.dead:
             return FakeStream([EngineUnavailable(f"{self.url}: model {model}: it is dead")])
         return FakeStream(self.script)
@@ -247,6 +255,131 @@ async def test_a_complete_answer_is_not_stopped(make, replicas):
     await collect(client.session("s"), HELLO)
     await client.close()
     assert [entry[0] for entry in replicas["one:1"].log] == ["turn"]
+
+
+EARLY = TurnRequest(early=True)
+
+
+async def test_an_early_answer_takes_the_turn_away(make, replicas):
+    """The caller goes on after a pause: the turn is whole, its early answer is taken back."""
+    session = make().session("s")
+    replicas["one:1"].script = [outputs(0, False), None]
+    session.push(audio(0.5))
+    answer = session.answer(EARLY)
+    assert (await anext(answer)).sequence == 0
+    await session.retract()
+    assert [chunk async for chunk in answer] == []
+    session.push(audio(0.3))
+    await settle()
+    replicas["one:1"].script = [outputs(0, True)]
+    await collect(session, TurnRequest())
+    assert [entry[:2] for entry in replicas["one:1"].log] == [
+        ("audio", SECOND // 2),
+        ("turn", 0),
+        ("retract", "s/0"),
+        ("audio", round(0.3 * SECOND)),
+        ("turn", 0),
+    ]
+    assert replicas["one:1"].log[1][3] == {"early": True}
+    assert replicas["one:1"].hushed == ["s/0"]
+    await session.retract()
+    assert replicas["one:1"].log[-1][0] == "turn"
+
+
+async def test_an_early_answer_that_counts_leaves_its_audio_to_the_next_turn(make, replicas):
+    session = make().session("s")
+    session.push(audio(0.1))
+    answer = session.answer(EARLY)
+    assert (await anext(answer)).sequence == 0
+    session.push(audio(0.2))
+    session.confirm()
+    assert [chunk.sequence async for chunk in answer] == [1]
+    session.push(audio(0.1))
+    await collect(session, TurnRequest())
+    sent = [entry[:2] for entry in replicas["one:1"].log]
+    assert sent[:2] == [("audio", SECOND // 10), ("turn", 0)]
+    assert sent[-2:] == [("close",), ("turn", SECOND // 10)]
+    assert not any(entry[0] in ("retract", "stop") for entry in sent)
+
+
+async def test_a_complete_early_answer_stays_in_the_models_history(make, replicas):
+    session = make().session("s")
+    session.push(audio(0.1))
+    assert len(await collect(session, EARLY)) == 2
+    await session.retract()
+    assert replicas["one:1"].log[-1] == ("retract", "s/0")
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+async def test_the_decision_comes_before_the_early_answer_is_asked_for(make, replicas, goes_on):
+    """The tokenizer is slow: nothing of the turn may be lost or forgotten."""
+    session = make().session("s")
+    replicas["one:1"].gate.clear()
+    session.push(audio(0.5))
+    running = asyncio.create_task(collect(session, EARLY))
+    await settle()
+    if goes_on:
+        await session.retract()
+    else:
+        session.confirm()
+    replicas["one:1"].gate.set()
+    chunks = await running
+    log = [entry[:2] for entry in replicas["one:1"].log]
+    if goes_on:
+        assert chunks == []
+        assert log == [("audio", SECOND // 2)]
+        session.push(audio(0.1))
+        await collect(session, TurnRequest())
+        assert replicas["one:1"].log[-1][:2] == ("turn", SECOND // 10)
+    else:
+        assert len(chunks) == 2
+        assert log == [("audio", SECOND // 2), ("turn", 0)]
+        assert replicas["one:1"].log[-1][3] == {}
+        session.push(audio(0.1))
+        await collect(session, TurnRequest())
+        assert replicas["one:1"].log[-1][:2] == ("turn", SECOND // 10)
+        assert ("close",) not in replicas["one:1"].log
+
+
+async def test_another_answer_overtakes_the_retraction_of_an_early_one(make, replicas):
+    session = make().session("s")
+    replicas["one:1"].script = [outputs(0, False), None]
+    session.push(audio(0.1))
+    first = session.answer(EARLY)
+    await anext(first)
+    replicas["one:1"].script = [outputs(0, True)]
+    assert len(await collect(session, TurnRequest())) == 1
+    kinds = [entry[0] for entry in replicas["one:1"].log]
+    assert kinds.index("retract") < len(kinds) - 1 - kinds[::-1].index("turn")
+
+
+async def test_the_language_model_reads_along_with_what_the_turn_will_be_asked(make, replicas):
+    session = make().session("s")
+    session.push(audio(0.5), TurnRequest(system="Be kind.", heard_seconds=1.5))
+    await settle()
+    session.push(audio(0.5))
+    await settle()
+    assert replicas["one:1"].heard == [
+        {"system": "Be kind.", "heard_seconds": 1.5, "listen": True},
+        {},
+    ]
+
+
+async def test_the_callers_words_are_asked_of_the_language_model(make, replicas):
+    session = make().session("s")
+    assert await session.transcribe() == ""  # nothing was ever said
+    await collect(session, HELLO)
+    replicas["one:1"].script = [outputs(0, False, "when do "), outputs(1, True, "you open ")]
+    assert await session.transcribe() == "when do you open"
+    assert replicas["one:1"].log[-1] == ("words", 0, "s/1", {"transcribe": True})
+
+
+async def test_a_transcript_that_never_ends_holds_up_the_call(make, replicas):
+    session = make(request_timeout=0.0).session("s")
+    await collect(session, HELLO)
+    replicas["one:1"].script = [None]
+    with pytest.raises(EngineUnavailable, match="one:1: model voice_lm: no transcript within 0 s"):
+        await session.transcribe()
 
 
 async def test_a_new_turn_stops_the_answer_before_it(make, replicas):

@@ -6,9 +6,9 @@ import queue
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,11 @@ from agent.speech.answer import AnswerPiece
 from agent.speech.generation import CapacityError, GenerationEngine
 from agent.speech.request import TurnRequest
 
-_REMEMBERED_STOPS = 1024
+_REMEMBERED = 1024
 _EXPIRY_SECONDS = 1.0
+
+T = TypeVar("T")
+V = TypeVar("V")
 
 
 class AnswerReply(Protocol):
@@ -35,6 +38,7 @@ class AnswerReply(Protocol):
 
 @dataclass
 class _Answer:
+    session: str
     name: str
     reply: AnswerReply
 
@@ -65,9 +69,11 @@ class AnsweringThread:
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         # Answers of each session whose last piece has not been sent, oldest first.
         self._answers: dict[str, deque[_Answer]] = {}
-        # Stops that came before their answers: a caller who goes on speaking stops an answer
-        # while its turn is still being tokenised.
-        self._stops: OrderedDict[tuple[str, str], None] = OrderedDict()
+        # Stops that came before their answers, and whether they take the turn back: a caller who
+        # goes on speaking stops an answer while its turn is still being tokenised.
+        self._stops: OrderedDict[tuple[str, str], bool] = OrderedDict()
+        # Sessions of calls that are over: what was heard last may still be on its way.
+        self._closed: OrderedDict[str, None] = OrderedDict()
         self._thread = threading.Thread(target=self._run, name="answering", daemon=True)
 
     def start(self) -> None:
@@ -90,12 +96,22 @@ class AnsweringThread:
         """Answer a turn of int64 [m] speech tokens; stops the session's running answer."""
         self._commands.put(lambda: self._submit(session, answer, tokens, request, reply))
 
-    def stop(self, session: str, answer: str, close: bool, done: Callable[[], None]) -> None:
+    def listen(self, session: str, tokens: npt.NDArray[np.int64], request: TurnRequest) -> None:
+        """Read a turn that is being spoken, int64 [m] from its beginning."""
+        self._commands.put(lambda: self._listen(session, tokens, request))
+
+    def transcribe(self, session: str, transcript: str, reply: AnswerReply) -> None:
+        """Write down the caller's words in the session's last turn; the name is the reply's own."""
+        self._commands.put(lambda: self._transcribe(session, transcript, reply))
+
+    def stop(
+        self, session: str, answer: str, request: TurnRequest, done: Callable[[], None]
+    ) -> None:
         """Stop an answer, or one that is still on its way here; then call ``done``.
 
-        With ``close``, also forget the session.
+        With the request's ``retract`` its turn is forgotten, with ``close`` the session.
         """
-        self._commands.put(lambda: self._stop(session, answer, close, done))
+        self._commands.put(lambda: self._stop(session, answer, request, done))
 
     def credit(self, session: str, answer: str, decoded: int) -> None:
         """Tell the engine how many speech tokens of an answer have become audio."""
@@ -141,25 +157,56 @@ class AnsweringThread:
         reply: AnswerReply,
     ) -> None:
         try:
-            self._engine.submit(session, tokens, request)
+            self._engine.submit(session, tokens, request, answer)
         except (ValueError, CapacityError) as error:
             reply.fail(str(error))
             return
-        self._answers.setdefault(session, deque()).append(_Answer(answer, reply))
-        if (session, answer) in self._stops:
-            del self._stops[session, answer]
-            self._engine.stop(session)
+        self._closed.pop(session, None)
+        self._expect(session, _Answer(session, answer, reply))
+        retract = self._stops.pop((session, answer), None)
+        if retract is not None:
+            self._end(session, answer, retract)
 
-    def _stop(self, session: str, answer: str, close: bool, done: Callable[[], None]) -> None:
-        if close:
+    def _listen(self, session: str, tokens: npt.NDArray[np.int64], request: TurnRequest) -> None:
+        if session in self._closed:
+            return
+        try:
+            self._engine.listen(session, tokens, request)
+        except (ValueError, CapacityError) as error:
+            # Whoever asks for the answer will hear of it.
+            logger.bind(reason=str(error)).debug("A turn is not read ahead")
+
+    def _transcribe(self, session: str, transcript: str, reply: AnswerReply) -> None:
+        # No session's name has a line break.
+        key = f"{session}\n{transcript}"
+        try:
+            self._engine.transcribe(session, key)
+        except ValueError as error:
+            reply.fail(str(error))
+            return
+        self._expect(key, _Answer(session, transcript, reply))
+
+    def _expect(self, key: str, answer: _Answer) -> None:
+        self._answers.setdefault(key, deque()).append(answer)
+
+    def _stop(
+        self, session: str, answer: str, request: TurnRequest, done: Callable[[], None]
+    ) -> None:
+        if request.close:
             self._engine.close(session)
-        elif self._is_running(session, answer):
-            self._engine.stop(session)
-        elif answer:
-            self._stops[session, answer] = None
-            if len(self._stops) > _REMEMBERED_STOPS:
-                self._stops.popitem(last=False)
+            _remember(self._closed, session, None)
+        elif not self._end(session, answer, request.retract) and answer:
+            _remember(self._stops, (session, answer), request.retract)
         done()
+
+    def _end(self, session: str, answer: str, retract: bool) -> bool:
+        """Stop an answer or take back its turn; False if it is not known (any more)."""
+        if retract:
+            return self._engine.retract(session, answer)
+        if not self._is_running(session, answer):
+            return False
+        self._engine.stop(session)
+        return True
 
     def _credit(self, session: str, answer: str, decoded: int) -> None:
         if self._is_running(session, answer):
@@ -171,13 +218,12 @@ class AnsweringThread:
 
     def _deliver(self, piece: AnswerPiece) -> None:
         answers = self._answers[piece.session]
+        answer = answers[0]
         if piece.last:
-            reply = answers.popleft().reply
+            answers.popleft()
             if not answers:
                 del self._answers[piece.session]
-        else:
-            reply = answers[0].reply
-        _guarded(lambda: reply.piece(piece))
+        _guarded(lambda: answer.reply.piece(replace(piece, session=answer.session)))
 
     def _give_up(self, message: str) -> None:
         """End all answers with an error; their sessions cannot be trusted any more."""
@@ -188,6 +234,12 @@ class AnsweringThread:
         self._answers.clear()
         # Nothing runs, so this only takes the last pieces, which nobody waits for now.
         self._engine.step()
+
+
+def _remember(memory: OrderedDict[T, V], key: T, value: V) -> None:
+    memory[key] = value
+    if len(memory) > _REMEMBERED:
+        memory.popitem(last=False)
 
 
 def _guarded(action: Callable[[], None]) -> None:

@@ -8,6 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
+from loguru import logger
+
+from agent.speech.request import TurnRequest
+
+_LANGUAGE_MODEL = "voice_lm"
 
 
 def array(request: Any, name: str) -> npt.NDArray[Any]:
@@ -74,6 +79,32 @@ def error(message: str) -> Any:
 def timing(value: dict[str, float]) -> Any:
     """The TIMING output: seconds by name, as JSON."""
     return tensor("TIMING", json.dumps({name: round(value[name], 6) for name in value}))
+
+
+def tell_language_model(
+    session: str,
+    answer: str,
+    request: TurnRequest,
+    tokens: npt.ArrayLike = (),
+    stop: bool = False,
+) -> None:
+    """Send voice_lm a message of which only the error, if any, is of interest; waits for it."""
+    message = pb_utils.InferenceRequest(
+        model_name=_LANGUAGE_MODEL,
+        request_id=answer,
+        requested_output_names=["LAST"],
+        inputs=[
+            tensor("SESSION", session),
+            tensor("TOKENS", tokens, np.int32),
+            tensor("REQUEST", request.to_json()),
+            tensor("STOP", stop, np.bool_),
+        ],
+    )
+    for response in message.exec(decoupled=True):
+        if response.has_error():
+            # It will hear of the next one, or its time to live ends the answer.
+            reason = response.error().message()
+            logger.bind(error=reason).warning("voice_lm did not take a message")
 
 
 class Reply:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +15,11 @@ from agent.speech.request import TurnRequest
 from agent.speech.tokenizer import SpeechTokenizer, TokenizerStream
 
 
-@dataclass
-class _Turn:
-    stream: TokenizerStream
-    tokens: list[npt.NDArray[np.int64]] = field(default_factory=list)
+class Listener(Protocol):
+    """Whoever reads along: the language model."""
+
+    def listen(self, session: str, tokens: npt.NDArray[np.int64], request: TurnRequest) -> None:
+        """Take the turn so far, int64 [m] from its beginning, without waiting for anything."""
 
 
 class TokenizingSessions:
@@ -25,6 +27,7 @@ class TokenizingSessions:
 
     Args:
         tokenizer: Does the work.
+        listener: Told the turns' tokens as blocks of them become final.
         ttl_seconds: A turn to which nothing is added for so long is forgotten.
         clock: Monotonic seconds.
     """
@@ -32,11 +35,13 @@ class TokenizingSessions:
     def __init__(
         self,
         tokenizer: SpeechTokenizer,
+        listener: Listener,
         ttl_seconds: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tokenizer = tokenizer
-        self._turns: SessionTable[_Turn] = SessionTable(ttl_seconds, clock)
+        self._listener = listener
+        self._turns: SessionTable[TokenizerStream] = SessionTable(ttl_seconds, clock)
         self._clock = clock
 
     def __len__(self) -> int:
@@ -55,7 +60,9 @@ class TokenizingSessions:
             session: Whose turn.
             audio: float32 [n] at 16 kHz in [-1, 1]; n may be 0.
             end_of_turn: Whether the turn ends with this audio.
-            request: ``close`` forgets the turn so far and tokenises nothing.
+            request: ``close`` forgets the turn so far and tokenises nothing. With ``listen`` the
+                listener hears of tokens that become final. With ``early`` the turn goes on, though
+                it is answered as if it had ended.
 
         Returns:
             int64 [m], the tokens that have become final, or with ``end_of_turn`` those of the whole
@@ -69,12 +76,17 @@ class TokenizingSessions:
         if request.close:
             self._turns.drop(session)
             return np.zeros(0, dtype=np.int64), request
-        turn = self._turns.obtain(session, lambda: _Turn(self._tokenizer.stream()))
-        final = turn.stream.push(audio)
-        turn.tokens.append(final)
+        stream = self._turns.obtain(session, self._tokenizer.stream)
+        final = stream.push(audio)
         if not end_of_turn:
+            if len(final) and request.listen:
+                self._listener.listen(session, stream.revise(), request)
             return final, request
-        self._turns.drop(session)
-        turn.tokens.append(turn.stream.finish())
+        if request.early:
+            tokens = stream.preview()
+        else:
+            self._turns.drop(session)
+            stream.finish()
+            tokens = stream.revise()
         timing = {**request.timing, "tokenise": self._clock() - started}
-        return np.concatenate(turn.tokens), replace(request, timing=timing)
+        return tokens, replace(request, timing=timing)

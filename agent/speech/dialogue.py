@@ -42,7 +42,8 @@ class Dialogue:
 
     def without_last(self) -> Dialogue:
         """The conversation as if its last turn had not been."""
-        return replace(self, turns=self.turns[:-1])
+        # The first turn also sets the system prompt.
+        return replace(self, turns=self.turns[:-1]) if len(self.turns) > 1 else Dialogue()
 
 
 class DialogueWriter:

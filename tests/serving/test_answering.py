@@ -24,6 +24,9 @@ class Engine:
         self.outbox: list[AnswerPiece] = []
         self.closed: list[str] = []
         self.credits: list[tuple[str, int]] = []
+        self.heard: list[tuple[str, list[int]]] = []
+        self.names: dict[str, str] = {}
+        self.retracted: list[tuple[str, str]] = []
         self.steps = threading.Semaphore(0)
         self.fail = False
         self.full = False
@@ -39,14 +42,32 @@ class Engine:
     def idle(self) -> bool:
         return not self.running and not self.outbox
 
-    def submit(self, session, tokens, request):
+    def submit(self, session, tokens, request, name):
         if self.full:
             raise CapacityError("no room")
         if not len(tokens) and request.instruction is None:
             raise ValueError("an empty turn")
         self.stop(session)
         self.running[session] = 0
+        self.names[session] = name
         self.sessions = 1
+
+    def listen(self, session, tokens, request):
+        if self.full:
+            raise CapacityError("no room")
+        self.heard.append((session, tokens.tolist()))
+
+    def retract(self, session, name):
+        if self.names.get(session) != name:
+            return False
+        self.retracted.append((session, name))
+        self.stop(session)
+        return True
+
+    def transcribe(self, session, transcript):
+        if transcript in self.running:
+            raise ValueError("a session already")
+        self.outbox += [piece(transcript, "his words"), piece(transcript, last=True)]
 
     def stop(self, session):
         if self.running.pop(session, None) is not None:
@@ -109,9 +130,9 @@ def submit(answering, session, answer, tokens=TOKENS, request=None):
     return reply
 
 
-def stop(answering, session, answer, close=False):
+def stop(answering, session, answer, **fields):
     done = threading.Event()
-    answering.stop(session, answer, close, done.set)
+    answering.stop(session, answer, TurnRequest(**fields), done.set)
     return done
 
 
@@ -168,6 +189,64 @@ def test_close_forgets_the_session(answering, engine):
     assert reply.get() in ("last", "word 0")
 
 
+def test_a_turn_that_goes_on_is_taken_back(answering, engine):
+    reply = submit(answering, "s", "s/0")
+    engine.steps.release()
+    assert reply.get() == "word 0"
+    done = stop(answering, "s", "s/0", retract=True)
+    engine.steps.release()
+    assert done.wait(10)
+    assert engine.retracted == [("s", "s/0")]
+    events = [reply.get()]
+    while events[-1] != "last":
+        events.append(reply.get())
+
+
+def test_a_turn_is_taken_back_before_it_came(answering, engine):
+    assert stop(answering, "s", "s/0", retract=True).wait(10)
+    assert submit(answering, "s", "s/0").get() == "last"
+    assert engine.retracted == [("s", "s/0")]
+
+
+def test_what_is_said_after_the_call_opens_it_again(answering, engine):
+    """The last words of a caller who hung up are still on their way when the session closes."""
+    answering.listen("s", TOKENS, TurnRequest())
+    assert stop(answering, "s", "", close=True).wait(10)
+    answering.listen("s", TOKENS, TurnRequest())
+    assert stop(answering, "other", "").wait(10)
+    assert engine.heard == [("s", [1, 2])]
+    # A new call by the same name is another matter.
+    submit(answering, "s", "s/1")
+    answering.listen("s", TOKENS, TurnRequest())
+    done = stop(answering, "s", "s/1")
+    engine.steps.release(2)
+    assert done.wait(10)
+    assert len(engine.heard) == 2
+
+
+def test_listening_to_a_full_engine_fails_somebody(answering, engine):
+    engine.full = True
+    answering.listen("s", TOKENS, TurnRequest())
+    engine.full = False
+    reply = submit(answering, "s", "s/0")
+    engine.steps.release()
+    assert reply.get() == "word 0"
+
+
+def test_a_transcript_is_mixed_with_the_answer(answering, engine):
+    answer, words = submit(answering, "s", "s/0"), Reply()
+    engine.steps.release()
+    assert answer.get() == "word 0"
+    sessions = []
+    take = words.piece
+    words.piece = lambda piece: (sessions.append(piece.session), take(piece))
+    answering.transcribe("s", "s/0/words", words)
+    engine.steps.release(2)
+    assert [words.get(), words.get()] == ["his words", "last"]
+    assert sessions == ["s", "s"]
+    assert answer.get() == "word 1"
+
+
 def test_credit_of_an_answer_that_is_over_is_not_given_to_the_next(answering, engine):
     submit(answering, "s", "s/1")
     answering.credit("s", "s/0", 50)
@@ -209,7 +288,7 @@ def test_a_response_that_triton_does_not_take_stops_nobody_else(answering, engin
     reply.piece = reply.fail = broken
     answering.submit("a", "a/0", TOKENS, TurnRequest(), reply)
     answering.submit("b", "b/0", TOKENS[:0], TurnRequest(), reply)
-    answering.stop("c", "", False, broken)
+    answering.stop("c", "", TurnRequest(), broken)
     other = submit(answering, "d", "d/0")
     engine.steps.release(2)
     assert other.get() == "word 0"

@@ -6,10 +6,11 @@ from agent.speech.request import TurnRequest
 
 
 class Stream:
-    """A token for each two samples; the last odd one at the end."""
+    """A token for each two samples; the last odd one at the end. Revising negates the tokens."""
 
     def __init__(self):
         self.rest = np.zeros(0, dtype=np.float32)
+        self.all = np.zeros(0, dtype=np.int64)
 
     def push(self, samples):
         if not np.isfinite(samples).all():
@@ -17,10 +18,19 @@ class Stream:
         samples = np.concatenate([self.rest, samples])
         count = len(samples) // 2
         self.rest = samples[2 * count :]
-        return samples[: 2 * count : 2].astype(np.int64)
+        found = samples[: 2 * count : 2].astype(np.int64)
+        self.all = np.concatenate([self.all, found])
+        return found
 
     def finish(self):
+        self.all = self.preview() * -1
         return self.rest.astype(np.int64)
+
+    def revise(self):
+        return -self.all
+
+    def preview(self):
+        return -np.concatenate([self.all, self.rest.astype(np.int64)])
 
 
 class Tokenizer:
@@ -43,9 +53,22 @@ def clock() -> Clock:
     return Clock()
 
 
+class Listener:
+    def __init__(self):
+        self.heard = []
+
+    def listen(self, session, tokens, request):
+        self.heard.append((session, tokens.tolist(), request))
+
+
 @pytest.fixture
-def sessions(clock) -> TokenizingSessions:
-    return TokenizingSessions(Tokenizer(), 60.0, clock)
+def listener() -> Listener:
+    return Listener()
+
+
+@pytest.fixture
+def sessions(clock, listener) -> TokenizingSessions:
+    return TokenizingSessions(Tokenizer(), listener, 60.0, clock)
 
 
 def push(sessions, session, samples, end=False, request=None):
@@ -56,16 +79,16 @@ def test_the_end_of_a_turn_returns_all_its_tokens_and_the_next_starts_empty(sess
     assert push(sessions, "a", audio(1, 1, 2))[0].tolist() == [1]
     assert push(sessions, "a", audio(2, 3, 3))[0].tolist() == [2, 3]
     tokens, request = push(sessions, "a", audio(4), end=True)
-    assert tokens.tolist() == [1, 2, 3, 4]
+    assert tokens.tolist() == [-1, -2, -3, -4]
     assert request.timing == {"tokenise": 0.0}
-    assert push(sessions, "a", audio(9), end=True)[0].tolist() == [9]
+    assert push(sessions, "a", audio(9), end=True)[0].tolist() == [-9]
 
 
 def test_sessions_do_not_mix(sessions):
     push(sessions, "a", audio(1, 1))
     push(sessions, "b", audio(5, 5))
-    assert push(sessions, "a", audio(), end=True)[0].tolist() == [1]
-    assert push(sessions, "b", audio(), end=True)[0].tolist() == [5]
+    assert push(sessions, "a", audio(), end=True)[0].tolist() == [-1]
+    assert push(sessions, "b", audio(), end=True)[0].tolist() == [-5]
 
 
 def test_close_forgets_the_turn(sessions):
@@ -73,14 +96,14 @@ def test_close_forgets_the_turn(sessions):
     tokens, _ = push(sessions, "a", audio(7, 7), request=TurnRequest(close=True))
     assert tokens.tolist() == []
     assert len(sessions) == 0
-    assert push(sessions, "a", audio(2, 2), end=True)[0].tolist() == [2]
+    assert push(sessions, "a", audio(2, 2), end=True)[0].tolist() == [-2]
 
 
 def test_bad_audio_leaves_the_turn_as_it_was(sessions):
     push(sessions, "a", audio(1, 1))
     with pytest.raises(ValueError, match="not finite"):
         push(sessions, "a", audio(np.nan, 0))
-    assert push(sessions, "a", audio(2, 2), end=True)[0].tolist() == [1, 2]
+    assert push(sessions, "a", audio(2, 2), end=True)[0].tolist() == [-1, -2]
 
 
 def test_a_turn_that_nobody_ends_is_forgotten(sessions, clock):
@@ -95,3 +118,23 @@ def test_the_request_passes_through(sessions):
     assert passed.instruction == "Be kind."
     assert passed.temperature == 0.7
     assert passed.timing == {"queue": 1.0, "tokenise": 0.0}
+
+
+def test_an_early_answer_ends_the_turn(sessions):
+    push(sessions, "a", audio(1, 1))
+    tokens, request = push(sessions, "a", audio(2), end=True, request=TurnRequest(early=True))
+    assert tokens.tolist() == [-1, -2]
+    assert request.early
+    assert request.timing == {"tokenise": 0.0}
+    assert push(sessions, "a", audio(2), end=True)[0].tolist() == [-1, -2]
+
+
+def test_the_language_model_is_told_what_it_has_not_asked_for(sessions, listener):
+    request = TurnRequest(listen=True, system="Be kind.")
+    push(sessions, "a", audio(1), request=request)
+    assert listener.heard == []
+    push(sessions, "a", audio(1, 2, 2), request=request)
+    push(sessions, "a", audio(3, 3))
+    push(sessions, "a", audio(4, 4), request=request)
+    push(sessions, "a", audio(5, 5), end=True, request=request)
+    assert listener.heard == [("a", [-1, -2], request), ("a", [-1, -2, -3, -4], request)]

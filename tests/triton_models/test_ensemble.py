@@ -10,6 +10,7 @@ import re
 import signal
 import urllib.request
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -85,8 +86,7 @@ def expected(checkpoint) -> Callable[[np.ndarray, TurnRequest], tuple[str, np.nd
     decoder = SpeechDecoder.from_pretrained(checkpoint / "speech_decoder")
 
     def compute(audio, request):
-        stream = tokenizer.stream()
-        tokens = np.concatenate([stream.push(audio), stream.finish()])
+        (tokens,) = tokenizer.encode([audio])
         engine = GenerationEngine(model, lead_limit=10_000)
         engine.submit("s", tokens, request)
         pieces = []
@@ -256,6 +256,67 @@ async def test_a_client_that_vanishes_stops_the_language_model(replica, server):
     await replica.infer_decoupled(
         "voice_lm", lm_inputs("gone", TurnRequest(close=True), stop=True), 60.0
     )
+
+
+async def test_the_language_model_reads_along_and_answers_the_same(
+    client, server, speech, expected
+):
+    session = client.session()
+    session.push(speech[:72_000], GREEDY)  # more than a block of 4 s
+    await held(server, "voice_lm", 1)
+    session.push(speech[72_000:], GREEDY)
+    chunks = await collect(session, GREEDY)
+    text, audio = expected(speech, GREEDY)
+    assert "".join(chunk.text for chunk in chunks) == text
+    assert len(joined(chunks)) == len(audio)
+    await session.close()
+    await held(server, "voice_lm", 0)
+
+
+async def test_an_early_answer_is_taken_back_whole(client, server, speech, expected):
+    """A caller who pauses and goes on is answered as one who never paused."""
+    session = client.session()
+    session.push(speech[:40_000])
+    early = session.answer(replace(LONG, early=True))
+    while not len((await anext(early)).audio):
+        pass
+    await session.retract()
+    assert not [chunk async for chunk in early]
+    await held(server, "speech_decoder", 0)
+    session.push(speech[40_000:])
+    chunks = await collect(session, GREEDY)
+    text, audio = expected(speech, GREEDY)
+    assert "".join(chunk.text for chunk in chunks) == text
+    assert np.abs(joined(chunks) / 32767 - audio).max() < 1e-3
+    await session.close()
+
+
+async def test_an_early_answer_counts_once_confirmed(client, speech, expected):
+    session = client.session()
+    session.push(speech[:16_000])
+    early = session.answer(replace(GREEDY, early=True))
+    first = await anext(early)
+    session.push(speech[16_000:20_000])  # the silence that ended the turn
+    session.confirm()
+    text = first.text + "".join([chunk.text async for chunk in early])
+    assert text == expected(speech[:16_000], GREEDY)[0]
+    session.push(speech[:16_000])
+    again = "".join(chunk.text for chunk in await collect(session, GREEDY))
+    other = client.session()
+    for _ in range(2):
+        other.push(speech[:16_000])
+        plain = "".join(chunk.text for chunk in await collect(other, GREEDY))
+    assert again == plain
+    await session.close()
+    await other.close()
+
+
+async def test_a_checkpoint_that_cannot_transcribe_says_nothing(client, speech):
+    session = client.session()
+    session.push(speech[:16_000])
+    await collect(session, GREEDY)
+    assert await session.transcribe() == ""
+    await session.close()
 
 
 async def test_close_frees_what_every_model_holds(client, server, speech):

@@ -52,17 +52,21 @@ class TritonPythonModel:
         session = tensors.session(request)
         answer = request.request_id()
         turn_request = TurnRequest.from_json(tensors.text(request, "REQUEST", default=""))
-        nothing = AnswerPiece(session, np.zeros(0, dtype=np.int64), "", 0, last=True)
+        tokens = tensors.array(request, "TOKENS").astype(np.int64)
+        done = _outputs(AnswerPiece(session, np.zeros(0, dtype=np.int64), "", 0, last=True))
         if tensors.flag(request, "STOP"):
-            done = _outputs(nothing)
             self._answering.stop(
-                session, answer, turn_request.close, lambda: reply.send(*done, last=True)
+                session, answer, turn_request, lambda: reply.send(*done, last=True)
             )
         elif turn_request.decoded is not None:
             self._answering.credit(session, answer, turn_request.decoded)
-            reply.send(*_outputs(nothing), last=True)
+            reply.send(*done, last=True)
+        elif turn_request.listen:
+            self._answering.listen(session, tokens, turn_request)
+            reply.send(*done, last=True)
+        elif turn_request.transcribe:
+            self._answering.transcribe(session, answer, _AnswerReply(reply))
         else:
-            tokens = tensors.array(request, "TOKENS").astype(np.int64)
             self._answering.submit(session, answer, tokens, turn_request, _AnswerReply(reply))
 
 
