@@ -16,9 +16,12 @@ class CallObserver(Protocol):
     caller_speech_started
     caller_speech_stopped  (by the VAD, which waits a moment to be sure)
     turn_decided       the caller's turn is over and will be answered; turn
-    answer_started     turn
+    early_answer_dropped  seconds: the caller went on; so long an answer was made in vain
+    answer_started     turn, ahead: seconds by which it was begun before the turn was decided
     first_token        turn, tokenise, first_token: seconds inside the engine
-    first_audio        turn, first_audio: seconds inside the engine
+    first_audio        turn, first_audio: seconds inside the engine; saved: seconds by which an
+                       early beginning brought it nearer
+    caller_text        turn, text: the caller's words, as the model understood them
     agent_text         turn, text: the next piece of what the agent says
     answer_finished    turn, text: the model has said all of it (the phone may still play)
     interrupted        turn, heard_seconds, heard_text

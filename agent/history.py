@@ -5,12 +5,16 @@ remembered: in the context (text) this module keeps the assistant's message at w
 confirmed; for the model's session (tokens) it says how many seconds of the last answer count.
 """
 
+from collections import deque
 from dataclasses import dataclass, field
 from typing import cast
 
 from pipecat.processors.aggregators.llm_context import LLMContext, LLMContextMessage
 
 from agent.heard import heard_text
+
+_RECENT = 8
+"""Transcripts that may still be the last message of a context on its way to the service."""
 
 
 @dataclass
@@ -21,11 +25,13 @@ class Answer:
         turn: Its number in the call.
         text: The text made so far.
         audio_seconds: Seconds of audio made so far.
+        spoken: It answers what the caller said, not a typed instruction.
         started: The model was asked for it.
         opened: Its beginning went down the pipeline.
         token_seen: The engine has reported its first token.
         complete: The model has made all of it.
         cut: The caller cut it off.
+        saved_seconds: By so much an early beginning brought its first sound nearer.
         settled: What was heard of it is final.
         heard_seconds: Seconds of its audio that were heard.
         heard: The text that goes with them.
@@ -34,11 +40,13 @@ class Answer:
     turn: int
     text: str = ""
     audio_seconds: float = 0.0
+    spoken: bool = False
     started: bool = False
     opened: bool = False
     token_seen: bool = False
     complete: bool = False
     cut: bool = False
+    saved_seconds: float = 0.0
     settled: bool = False
     heard_seconds: float = 0.0
     heard: str = ""
@@ -58,12 +66,13 @@ class AnswerHistory:
 
         Args:
             context: Gets one assistant message for each answer of which anything was heard; it
-                grows while the answer plays.
+                grows while the answer plays. Before it, where they are known, the caller's words.
         """
         self._context = context
         self._turns = 0
         self._open: dict[str, Answer] = {}
         self._last_started: Answer | None = None
+        self._transcripts: deque[LLMContextMessage] = deque(maxlen=_RECENT)
 
     @property
     def open(self) -> list[Answer]:
@@ -77,16 +86,26 @@ class AnswerHistory:
         self._open[answer.id] = answer
         return answer
 
-    def start(self, answer: Answer) -> float | None:
-        """The model is about to be asked for an answer.
+    def edit(self) -> float | None:
+        """What the model has to forget before the next answer.
 
         Returns:
-            Seconds of the previous answer that the model should remember, where the caller cut
-            it off; None where it keeps all of it.
+            Seconds of the last answer that the model should remember, where the caller cut it
+            off; None where it keeps all of it.
         """
-        previous, self._last_started = self._last_started, answer
+        last = self._last_started
+        return last.heard_seconds if last is not None and last.cut else None
+
+    def start(self, answer: Answer) -> float | None:
+        """The model is asked for an answer.
+
+        Returns:
+            As :meth:`edit`, of the answer before it.
+        """
+        edit = self.edit()
+        self._last_started = answer
         answer.started = True
-        return previous.heard_seconds if previous is not None and previous.cut else None
+        return edit
 
     def cut(self) -> list[Answer]:
         """The caller barged in: no open answer goes on.
@@ -118,6 +137,20 @@ class AnswerHistory:
         )
         self._write(answer)
         return answer
+
+    def caller_said(self, answer: Answer, text: str) -> None:
+        """These are the words that an answer is for."""
+        messages = self._context.get_messages()
+        message = cast(LLMContextMessage, {"role": "user", "content": text})
+        place = len(messages)
+        if answer.message is not None:
+            place = next(i for i, other in enumerate(messages) if other is answer.message)
+        self._transcripts.append(message)
+        self._context.set_messages([*messages[:place], message, *messages[place:]])
+
+    def is_transcript(self, message: object) -> bool:
+        """Whether a message of the context is what :meth:`caller_said` wrote."""
+        return any(message is transcript for transcript in self._transcripts)
 
     def settle(self, answer: Answer) -> None:
         """Nothing more of an answer will be heard; what was heard of it is final."""

@@ -25,7 +25,7 @@ from agent.conversation import AGENT_RATE, CALLER_RATE, SpeechSession
 from agent.events import CallObserver
 from agent.service import GLMVoiceService
 from agent.settings import AgentSettings
-from agent.turn_models import SharedModels
+from agent.turn_models import Pauses, SharedModels
 
 __all__ = ["SharedModels", "run_call"]
 
@@ -52,10 +52,12 @@ async def run_call(
     """
     context = LLMContext()
     service = GLMVoiceService(session, context=context, settings=settings, observer=observer)
+    early = settings.turn.early_secs
+    pauses = None if early is None else Pauses(early, service.caller_pauses)
     aggregators = LLMContextAggregatorPair(
         context,
         user_params=LLMUserAggregatorParams(
-            vad_analyzer=models.vad(settings.vad),
+            vad_analyzer=models.vad(settings.vad, pauses),
             user_turn_strategies=UserTurnStrategies(
                 start=[VADUserTurnStartStrategy()],
                 stop=[

@@ -1,8 +1,9 @@
 """GLM-4-Voice as a Pipecat speech-to-speech service.
 
 The service streams the caller's audio to the model's session while the caller speaks, asks for an
-answer when the turn strategy decides that the turn is over, and pushes the answer's audio and text
-as they come. On a barge-in it stops the model and remembers only what was heard.
+answer when the caller pauses, and pushes the answer's audio and text as they come, once the turn
+strategy has decided that the turn is over; if the caller goes on instead, nobody hears of that
+answer. On a barge-in it stops the model and remembers only what was heard.
 
 The turn strategies run in the user aggregator (Silero and smart-turn on the same audio), so the
 pipeline needs a VAD analyzer there. The transport confirms what was heard with
@@ -12,6 +13,7 @@ pipeline needs a VAD analyzer there. The transport confirms what was heard with
 import asyncio
 import time
 from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,7 @@ from pipecat.frames.frames import (
     LLMFullResponseEndFrame,
     LLMFullResponseStartFrame,
     LLMServiceMetadataFrame,
+    TranscriptionFrame,
     TTSSpeakFrame,
     TTSStartedFrame,
     TTSStoppedFrame,
@@ -40,10 +43,12 @@ from pipecat.processors.frame_processor import FrameDirection
 from pipecat.services.llm_service import LLMService
 from pipecat.services.settings import LLMSettings
 from pipecat.utils.errors import ErrorCategory
+from pipecat.utils.time import time_now_iso8601
 
 from agent.adapter import GLMVoiceAdapter
 from agent.answer_frames import speech_frame, text_frames
 from agent.conversation import AGENT_RATE, CALLER_RATE, SpeechSession
+from agent.early_answer import EarlyAnswer
 from agent.events import JSON, CallObserver
 from agent.frames import AudioHeardFrame
 from agent.history import Answer, AnswerHistory
@@ -64,8 +69,9 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
 
     Pushes ``LLMFullResponseStartFrame``, ``TTSStartedFrame``, ``LLMTextFrame`` and
     ``TTSTextFrame``, ``TTSAudioRawFrame`` (22.05 kHz mono), ``TTSStoppedFrame``,
-    ``LLMFullResponseEndFrame``. Text frames are not for the context: the service itself keeps the
-    context's assistant messages at what was heard.
+    ``LLMFullResponseEndFrame``, and ``TranscriptionFrame`` where the checkpoint can tell the
+    caller's words. None of the text is for the aggregators: the service itself keeps the context's
+    messages at what was said and heard.
     """
 
     Settings = LLMSettings
@@ -78,6 +84,7 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
         context: LLMContext,
         settings: AgentSettings,
         observer: CallObserver,
+        clock: Callable[[], float] = time.monotonic,
         **kwargs: Any,
     ):
         """Prepare a service for one call.
@@ -87,6 +94,7 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
             context: Pipecat's context of the call, shared with the context aggregators.
             settings: Sampling, system prompt and turn settings.
             observer: Told what happens, as it happens.
+            clock: Monotonic seconds.
             **kwargs: Passed to :class:`LLMService`.
         """
         super().__init__(
@@ -116,9 +124,14 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
         # at its beginning, in samples of the time it reports as speech.
         self._vad_surplus = (vad.stop_secs - vad.start_secs) * CALLER_RATE
         self._min_speech = turn.min_speech_secs * CALLER_RATE
+        self._answers_early = turn.early_secs is not None
+        self._transcribes = settings.transcribe
+        self._clock = clock
         self._barged_in = False
         self._answering: asyncio.Task[None] | None = None
-        self._stopping: set[asyncio.Task[None]] = set()
+        self._early: EarlyAnswer | None = None
+        # What runs beside the answer: stops, early answers, transcripts.
+        self._beside: set[asyncio.Task[None]] = set()
         self._instructions: deque[TurnRequest] = deque()
         self._last_instruction: object = None
         # Held while frames of an answer, or the interruption that ends them, are pushed, so that
@@ -141,11 +154,13 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
             case InputAudioRawFrame():
                 self._take_audio(frame)
             case VADUserStartedSpeakingFrame():
+                self._take_back()
                 self._push_audio(self._audio.speech_started(frame.timestamp))
                 self._observer.event("caller_speech_started")
             case VADUserStoppedSpeakingFrame():
                 self._audio.speech_stopped(frame.timestamp)
                 self._observer.event("caller_speech_stopped")
+                self._answer_early()
                 await self.start_ttfb_metrics(start_time=frame.timestamp - frame.stop_secs)
             case InterruptionFrame():
                 await self._interrupt(frame, direction)
@@ -181,6 +196,17 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
         await super().cleanup()  # type: ignore[no-untyped-call]
         await self._release()
 
+    def caller_pauses(self, silent: bool) -> None:
+        """Hear of a pause before the VAD is sure of it, and of its end.
+
+        Args:
+            silent: Whether the caller has fallen silent or goes on.
+        """
+        if silent:
+            self._answer_early()
+        else:
+            self._take_back()
+
     # --- the caller's turn
 
     def _take_audio(self, frame: InputAudioRawFrame) -> None:
@@ -194,15 +220,42 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
 
     def _push_audio(self, pieces: list[NDArray[np.float32]]) -> None:
         for piece in pieces:
-            self._session.push(piece)
+            self._session.push(piece, self._spoken_request())
+
+    def _is_turn(self) -> bool:
+        """Whether what was said so far is worth an answer.
+
+        A cough is not, except where it made the agent fall silent: then silence would be the worse
+        answer.
+        """
+        return self._barged_in or self._audio.spoken - self._vad_surplus >= self._min_speech
+
+    def _answer_early(self) -> None:
+        """The caller pauses: begin to answer, in case that was all."""
+        busy = self._history.open or self._instructions or self._released
+        ending = self._answering is not None and not self._answering.done()
+        if not self._answers_early or self._early or busy or ending or not self._is_turn():
+            return
+        try:
+            chunks = self._session.answer(replace(self._spoken_request(), early=True))
+        except ValueError:
+            return  # nothing was said yet that belongs to a turn
+        self._early = EarlyAnswer(chunks, self._clock)
+        self._run_beside(self._early.take(), "early")
+
+    def _take_back(self) -> None:
+        """The caller goes on, or wants no answer: nobody hears of the one that was begun."""
+        early, self._early = self._early, None
+        if early is not None:
+            self._observer.event("early_answer_dropped", seconds=self._clock() - early.began)
+            self._run_beside(self._guard(self._session.retract()), "retract")
 
     async def _end_turn(self) -> None:
         """The turn strategy decided that the caller's turn is over."""
-        spoken = self._audio.spoken - self._vad_surplus
+        is_turn = self._is_turn()
         self._audio.end_turn()
-        # A cough is no turn, except where it made the agent fall silent: then silence would be
-        # the worse answer.
-        if spoken < self._min_speech and not self._barged_in:
+        if not is_turn:
+            self._take_back()
             self._session.discard()
             await self.cancel_ttfb_metrics()  # type: ignore[no-untyped-call]
             return
@@ -211,17 +264,23 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
             # No word from the phone about a cut answer: what it last confirmed has to do.
             if answer.cut:
                 self._settle_cut(answer)
+        if self._early is not None and self._early.failed:
+            self._take_back()
+        early, self._early = self._early, None
         answer = self._history.begin()
+        answer.spoken = True
         self._event("turn_decided", answer)
-        self._begin(answer, self._request())
+        self._begin(answer, self._request(), early)
 
     # --- typed turns
 
     async def _take_context(self, context: LLMContext) -> None:
         """Answer the typed message at the end of the context, once."""
         asked = await self._adapter.get_llm_invocation_params(context)
-        if asked["instruction"] and asked["message"] is not self._last_instruction:
-            self._last_instruction = asked["message"]
+        message = asked["message"]
+        known = message is self._last_instruction or self._history.is_transcript(message)
+        if asked["instruction"] and not known:
+            self._last_instruction = message
             self._instruct(self._request(instruction=asked["instruction"]))
 
     def _instruct(self, request: TurnRequest) -> None:
@@ -231,6 +290,7 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
     def _next_instruction(self) -> None:
         """Begin the next typed turn, unless an answer is still being made or heard."""
         if self._instructions and not self._history.open and not self._released:
+            self._take_back()
             self._begin(self._history.begin(), self._instructions.popleft())
 
     # --- the answer
@@ -247,28 +307,49 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
             say=say,
         )
 
-    def _begin(self, answer: Answer, request: TurnRequest) -> None:
+    def _spoken_request(self) -> TurnRequest:
+        """What the turn that is being spoken will be answered with, as far as it is known."""
+        return replace(self._request(), heard_seconds=self._history.edit())
+
+    def _begin(
+        self, answer: Answer, request: TurnRequest, early: EarlyAnswer | None = None
+    ) -> None:
         self._answering = self.create_task(
-            self._answer(answer, request, self._answering), f"{self}::{answer.id}"
+            self._answer(answer, request, early, self._answering), f"{self}::{answer.id}"
         )
 
     async def _answer(
-        self, answer: Answer, request: TurnRequest, previous: asyncio.Task[None] | None
+        self,
+        answer: Answer,
+        request: TurnRequest,
+        early: EarlyAnswer | None,
+        previous: asyncio.Task[None] | None,
     ) -> None:
         if previous is not None:
             # A stopped answer ends within one step; two at once the session cannot give.
             await asyncio.wait({previous})
         if answer.cut:
             # The caller went on speaking: the audio so far belongs to the turn that follows.
+            if early is not None:
+                await self._guard(self._session.retract())
             return
         heard_seconds = self._history.start(answer)
-        self._event("answer_started", answer)
+        started = self._clock()
+        ahead = 0.0
+        if early is not None:
+            ahead = started - early.began
+            self._session.confirm()
+        self._event("answer_started", answer, ahead=ahead)
         if request.instruction or request.say:
             await self.start_ttfb_metrics()
         await self.start_processing_metrics()
         try:
-            request = replace(request, heard_seconds=heard_seconds)
-            async for chunk in self._session.answer(request):
+            chunks: AsyncIterator[AnswerChunk] | EarlyAnswer = early or self._session.answer(
+                replace(request, heard_seconds=heard_seconds)
+            )
+            async for chunk in chunks:
+                if early is not None and early.sounded is not None:
+                    answer.saved_seconds = min(early.sounded, started) - early.began
                 await self._speak(answer, chunk)
             answer.complete = not answer.cut
         except Exception as error:
@@ -307,8 +388,12 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
         if not answer.audio_seconds:
             await self.stop_ttfb_metrics()
             first_audio = chunk.timing.get("first_audio")
-            self._event("first_audio", answer, first_audio=first_audio)
+            saved = answer.saved_seconds
+            self._event("first_audio", answer, first_audio=first_audio, saved=saved)
             await self.push_frame(TTSStartedFrame(context_id=answer.id, append_to_context=False))
+            if answer.spoken and self._transcribes:
+                # Not before: the caller waits for the sound.
+                self._run_beside(self._guard(self._transcribe(answer)), "transcript")
         answer.audio_seconds += chunk.audio.size / AGENT_RATE
         await self.push_frame(speech_frame(chunk.audio, answer.id))
 
@@ -343,17 +428,29 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
                 self._settle_cut(answer)
         running = self._answering is not None and not self._answering.done()
         if running and any(answer.started for answer in cut):
-            task = self.create_task(self._stop_session(), f"{self}::stop")
-            self._stopping.add(task)
-            task.add_done_callback(self._stopping.discard)
+            self._run_beside(self._guard(self._session.stop()), "stop")
 
-    async def _stop_session(self) -> None:
+    async def _transcribe(self, answer: Answer) -> None:
+        """Ask for the caller's words in the turn that an answer is for."""
+        text = await self._session.transcribe()
+        if not text:
+            return
+        self._history.caller_said(answer, text)
+        self._event("caller_text", answer, text=text)
+        await self.push_frame(TranscriptionFrame(text, "", time_now_iso8601()))
+
+    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do what an answer can do without; the call goes on if it fails."""
         try:
-            await self._session.stop()
+            await work
         except Exception as error:
-            # The answer it should stop fails with the same cause, or ends by itself.
             self._observer.event("error", message=str(error))
-            logger.warning("the model's answer could not be stopped")
+            logger.warning("something beside the model's answer failed")
+
+    def _run_beside(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = self.create_task(work, f"{self}::{name}")
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
 
     def _hear(self, frame: AudioHeardFrame) -> None:
         answer = self._history.hear(frame.answer_id, frame.seconds)
@@ -386,7 +483,7 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
             return
         self._released = True
         self._instructions.clear()
-        for task in [self._answering, *self._stopping]:
+        for task in [self._answering, *self._beside]:
             if task is not None and not task.done():
                 await self.cancel_task(task)
         try:

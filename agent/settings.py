@@ -148,12 +148,15 @@ class TurnSettings(Section):
             of more turns after 0.4 s of silence than after 0.2 s.
         pre_roll_secs: Audio from before the speech began that still belongs to the turn.
         min_speech_secs: Speech shorter than this is no turn, but a cough or a click.
+        early_secs: Silence after which an answer is begun, to be thrown away if the caller goes on
+            before the turn is over; None begins when it is.
     """
 
     max_wait_secs: float = Field(default=1.2, gt=0)
     ask_again_secs: float = Field(default=0.1, gt=0)
     pre_roll_secs: float = Field(default=0.4, ge=0)
     min_speech_secs: float = Field(default=0.25, ge=0)
+    early_secs: float | None = Field(default=0.1, gt=0)
 
 
 class AgentSettings(Section):
@@ -167,6 +170,7 @@ class AgentSettings(Section):
         sampling: How answers are sampled.
         vad: When the caller counts as speaking.
         turn: When the caller's turn is over.
+        transcribe: Ask the model for the caller's words too, where the checkpoint can tell them.
     """
 
     greeting: str | None = "Greet the caller."
@@ -175,6 +179,7 @@ class AgentSettings(Section):
     sampling: SamplingSettings = SamplingSettings()
     vad: VADSettings = VADSettings()
     turn: TurnSettings = TurnSettings()
+    transcribe: bool = True
 
 
 class Settings(Section):

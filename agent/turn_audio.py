@@ -55,7 +55,7 @@ class TurnAudio:
     @property
     def spoken(self) -> int:
         """Samples in this turn that came while the caller counted as speaking."""
-        return self._spoken
+        return self._spoken + sum(count for _, count in self._speaking)
 
     def take(self, audio: Audio, at: float) -> list[Audio]:
         """Take the next audio of the call.

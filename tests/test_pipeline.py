@@ -62,19 +62,37 @@ class FakeSession:
         self.turns: list[NDArray[np.float32]] = []
         self.requests: list[TurnRequest] = []
         self.closed = 0
+        self.retracted = 0
         self._audio: list[NDArray[np.float32]] = []
+        self._early: NDArray[np.float32] | None = None
 
-    def push(self, audio: NDArray[np.float32]) -> None:
+    def push(self, audio: NDArray[np.float32], expected: TurnRequest | None = None) -> None:
         self._audio.append(audio)
 
     def discard(self) -> None:
         self._audio.clear()
 
+    def confirm(self) -> None:
+        assert self._early is not None
+        self.turns.append(self._early)
+        self._audio.clear()
+
+    async def retract(self) -> None:
+        self._early = None
+        self.retracted += 1
+
+    async def transcribe(self) -> str:
+        return ""
+
     async def answer(self, request: TurnRequest | None = None) -> AsyncIterator[Any]:
         assert request is not None
         self.requests.append(request)
-        self.turns.append(np.concatenate([np.zeros(0, np.float32), *self._audio]))
-        self._audio.clear()
+        said = np.concatenate([np.zeros(0, np.float32), *self._audio])
+        if request.early:
+            self._early = said
+        else:
+            self.turns.append(said)
+            self._audio.clear()
         audio = np.ones(4 * 22_050, dtype=np.int16)
         yield SimpleNamespace(sequence=0, text=self.TEXT, audio=audio, last=True, timing={})
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from pipecat.frames.frames import (
     LLMContextFrame,
     LLMFullResponseEndFrame,
     LLMFullResponseStartFrame,
+    TranscriptionFrame,
     TTSAudioRawFrame,
     TTSSpeakFrame,
     TTSStartedFrame,
@@ -37,11 +38,13 @@ from pipecat.workers.runner import WorkerRunner
 from agent.conversation import AGENT_RATE
 from agent.frames import AudioHeardFrame
 from agent.service import GLMVoiceService
-from agent.settings import AgentSettings
+from agent.settings import AgentSettings, TurnSettings
 from agent.speech.request import TurnRequest
 
 FRAME = 320  # samples in 20 ms of the caller's audio
 END = object()
+PATIENT = TurnSettings(early_secs=None)
+"""Answers begin when the turn is over."""
 
 
 @dataclass
@@ -56,27 +59,36 @@ class Chunk:
 class FakeSession:
     """A model at the edge: answers with what the test says, when the test says it."""
 
-    def __init__(self) -> None:
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
         self.pushed: list[float] = []
         self.discarded = 0
         self.requests: list[TurnRequest] = []
         self.stopped = 0
         self.closed = 0
         self.running = 0
+        self.expected: list[TurnRequest | None] = []
+        self.confirmed = 0
+        self.retracted = 0
+        self.words = ""
+        self.asked_words = 0
         self._script: asyncio.Queue[object] = asyncio.Queue()
         self._sequence = 0
 
-    def push(self, audio: NDArray[np.float32]) -> None:
+    def push(self, audio: NDArray[np.float32], expected: TurnRequest | None = None) -> None:
         self.pushed.extend(audio.tolist())
+        self.expected.append(expected)
 
     def discard(self) -> None:
         self.discarded += 1
+        self._changed()
 
     async def answer(self, request: TurnRequest | None = None) -> AsyncIterator[Any]:
         assert request is not None
         assert self.running == 0, "two answers at once"
         self.requests.append(request)
         self.running += 1
+        self._changed()
         try:
             while (item := await self._script.get()) is not END:
                 if isinstance(item, Exception):
@@ -84,12 +96,27 @@ class FakeSession:
                 yield item
         finally:
             self.running -= 1
+            self._changed()
 
     async def stop(self) -> None:
         self.stopped += 1
         while not self._script.empty():
             self._script.get_nowait()
         self._script.put_nowait(END)
+
+    def confirm(self) -> None:
+        self.confirmed += 1
+
+    async def retract(self) -> None:
+        self.retracted += 1
+        self._changed()
+        if self.running:
+            await self.stop()
+            self.stopped -= 1
+
+    async def transcribe(self) -> str:
+        self.asked_words += 1
+        return self.words
 
     async def close(self) -> None:
         self.closed += 1
@@ -153,8 +180,8 @@ class Call:
     """A service in a pipeline, with what is needed to play a call on it."""
 
     def __init__(self, settings: AgentSettings) -> None:
-        self.session = FakeSession()
         self.events = Events()
+        self.session = FakeSession(self.events._changed.set)
         self.context = LLMContext()
         self.service = GLMVoiceService(
             self.session, context=self.context, settings=settings, observer=self.events
@@ -195,6 +222,11 @@ class Call:
         await self.send(UserStoppedSpeakingFrame())
         await self.events.wait("turn_decided", turns + 1)
 
+    async def spoken(self) -> None:
+        """All of an answer has gone down the pipeline."""
+        await self.events.wait("answer_finished")
+        await self.events.until(lambda: bool(self.down.of(LLMFullResponseEndFrame)))
+
     async def heard(
         self, answer: int, seconds: float, interrupted: bool = False, completed: bool = False
     ) -> None:
@@ -209,7 +241,7 @@ class Call:
 
 @asynccontextmanager
 async def running(settings: AgentSettings | None = None) -> AsyncIterator[Call]:
-    call = Call(settings or AgentSettings())
+    call = Call(settings or AgentSettings(turn=PATIENT))
     started = asyncio.Event()
 
     async def on_started(*_: object) -> None:
@@ -265,7 +297,7 @@ async def test_an_answer_reaches_the_phone_in_order(call: Call) -> None:
     spoken = call.down.of(TTSStartedFrame, TTSAudioRawFrame, TTSStoppedFrame)
     assert {frame.context_id for frame in spoken} == {"answer-0"}
     assert call.events.named("first_token") == [{"turn": 0, "tokenise": 0.01, "first_token": 0.02}]
-    assert call.events.named("first_audio") == [{"turn": 0, "first_audio": 0.1}]
+    assert call.events.named("first_audio") == [{"turn": 0, "first_audio": 0.1, "saved": 0.0}]
     assert call.events.named("answer_finished") == [{"turn": 0, "text": "Hello there."}]
 
 
@@ -485,8 +517,16 @@ async def test_settings_reach_every_request() -> None:
         await call.asks()
         await call.events.wait("answer_started")
         assert call.session.requests == [
-            TurnRequest(temperature=0.0, top_p=0.5, max_new_tokens=99, seed=3, system="Be brief.")
+            TurnRequest(
+                temperature=0.0,
+                top_p=0.5,
+                max_new_tokens=99,
+                seed=3,
+                system="Be brief.",
+                early=True,
+            )
         ]
+        assert call.session.expected[-1] == replace(call.session.requests[0], early=False)
 
 
 async def test_an_ending_call_lets_the_answer_be_made_to_its_end() -> None:
@@ -516,3 +556,175 @@ async def test_cleanup_in_the_middle_of_an_answer_frees_the_session_once() -> No
     assert call.session.running == 0
     await call.service.cleanup()
     assert call.session.closed == 1
+
+
+@pytest.fixture
+async def eager() -> AsyncIterator[Call]:
+    """A call whose answers begin when the caller pauses."""
+    async with running(AgentSettings()) as call:
+        yield call
+
+
+async def test_an_early_answer_is_heard_before_the_turn_is_decided(eager: Call) -> None:
+    await eager.speaks()
+    eager.session.says("Hello ", 0.5, first_token=0.02, first_audio=0.1)
+    await eager.events.until(lambda: bool(eager.session.requests) and eager.session._script.empty())
+    await eager.audio(10)
+    assert not eager.down.of(TTSAudioRawFrame, TTSTextFrame, LLMFullResponseStartFrame)
+    assert eager.session.confirmed == 0
+    await eager.send(UserStoppedSpeakingFrame())
+    eager.session.says("there.", 0.25)
+    eager.session.ends()
+    await eager.spoken()
+    assert [frame.text for frame in eager.down.of(TTSTextFrame)] == ["Hello ", "there."]
+    assert len(eager.down.of(TTSAudioRawFrame)) == 2
+    assert len(eager.session.requests) == eager.session.confirmed == 1
+    assert eager.session.retracted == 0
+    names = [name for name, _ in eager.events.all]
+    assert names.index("turn_decided") < names.index("answer_started")
+    assert eager.events.named("answer_started")[0]["ahead"] > 0.0
+    assert eager.events.named("first_audio")[0]["saved"] > 0.0
+
+
+async def test_a_caller_who_goes_on_is_answered_twice(eager: Call) -> None:
+    await eager.speaks()
+    eager.session.says("Wrong ", 0.5)
+    await eager.events.until(lambda: bool(eager.session.requests) and eager.session._script.empty())
+    await eager.send(VADUserStartedSpeakingFrame(start_secs=0.2))
+    dropped = await eager.events.wait("early_answer_dropped")
+    assert dropped["seconds"] > 0.0
+    await eager.events.until(lambda: eager.session.running == 0)
+    await eager.audio(10)
+    await eager.send(VADUserStoppedSpeakingFrame(stop_secs=0.2))
+    await eager.events.until(lambda: len(eager.session.requests) == 2)
+    await eager.send(UserStoppedSpeakingFrame())
+    eager.session.says("Right.", 0.5)
+    eager.session.ends()
+    await eager.spoken()
+    assert [frame.text for frame in eager.down.of(TTSTextFrame)] == ["Right."]
+    assert [fields["turn"] for fields in eager.events.named("turn_decided")] == [0]
+    assert (eager.session.retracted, eager.session.confirmed) == (1, 1)
+    assert eager.session.discarded == 0
+
+
+async def test_a_short_pause_is_enough_to_begin_and_its_end_to_stop(eager: Call) -> None:
+    """The VAD calls it silence later, or never."""
+    await eager.starts()
+    await eager.audio(25)
+    eager.service.caller_pauses(True)
+    await eager.events.until(lambda: len(eager.session.requests) == 1)
+    eager.service.caller_pauses(True)
+    eager.service.caller_pauses(False)
+    await eager.events.until(lambda: eager.session.retracted == 1 and eager.session.running == 0)
+    eager.service.caller_pauses(True)
+    await eager.events.until(lambda: len(eager.session.requests) == 2)
+    await eager.send(VADUserStoppedSpeakingFrame(stop_secs=0.2))
+    await eager.send(UserStoppedSpeakingFrame())
+    await eager.events.wait("answer_started")
+    assert len(eager.session.requests) == 2
+    assert all(request.early for request in eager.session.requests)
+
+
+async def test_a_cough_is_answered_early(eager: Call) -> None:
+    await eager.starts()
+    await eager.audio(3)
+    eager.service.caller_pauses(True)
+    await eager.send(VADUserStoppedSpeakingFrame(stop_secs=0.2))
+    await eager.send(UserStoppedSpeakingFrame())
+    await eager.events.until(lambda: eager.session.discarded == 1)
+    assert eager.session.requests == []
+
+
+async def test_an_early_answer_begins_under_the_greeting(eager: Call) -> None:
+    """While the agent still talks, a pause of the caller is no reason to answer."""
+    await eager.send(TTSSpeakFrame("Welcome."))
+    eager.session.says("Welcome.", 1.0)
+    eager.session.ends()
+    await eager.events.wait("answer_finished")
+    # Not interrupted: the phone has not reported on the greeting yet.
+    await eager.send(VADUserStartedSpeakingFrame(start_secs=0.2))
+    await eager.audio(25)
+    await eager.send(VADUserStoppedSpeakingFrame(stop_secs=0.2))
+    await eager.audio(1)
+    assert len(eager.session.requests) == 1
+
+
+async def test_an_early_answer_that_fails_costs_the_caller_the_answer(eager: Call) -> None:
+    await eager.speaks()
+    eager.session.fails(RuntimeError("engine gone"))
+    await eager.events.until(lambda: bool(eager.session.requests) and eager.session.running == 0)
+    await eager.audio(1)
+    await eager.send(UserStoppedSpeakingFrame())
+    eager.session.says("Still here.", 0.5)
+    eager.session.ends()
+    await eager.events.wait("answer_finished")
+    assert [request.early for request in eager.session.requests] == [True, False]
+    assert not eager.events.named("error")
+
+
+async def test_a_barge_in_edit_is_lost_on_an_early_answer(eager: Call) -> None:
+    await eager.asks()
+    eager.session.says("A long answer.", 2.0)
+    await eager.events.wait("first_audio")
+    await eager.starts()
+    await eager.heard(0, 0.75, interrupted=True)
+    await eager.events.wait("heard")
+    await eager.audio(25)
+    await eager.send(VADUserStoppedSpeakingFrame(stop_secs=0.2))
+    await eager.events.until(lambda: len(eager.session.requests) == 2)
+    assert eager.session.requests[1].heard_seconds == 0.75
+    assert eager.session.expected[-1].heard_seconds == 0.75
+
+
+async def test_the_callers_words_come_after_the_answer_they_belong_before(call: Call) -> None:
+    call.session.words = "when do you open"
+    await call.asks()
+    await call.events.wait("answer_started")
+    assert call.session.asked_words == 0
+    call.session.says("At eight.", 1.0)
+    words = await call.events.wait("caller_text")
+    assert words == {"turn": 0, "text": "when do you open"}
+    await call.events.until(lambda: bool(call.down.of(TranscriptionFrame)))
+    call.session.ends()
+    await call.events.wait("answer_finished")
+    await call.heard(0, 1.0, completed=True)
+    await call.events.wait("heard")
+    assert call.history == ["when do you open", "At eight."]
+    # A context that ends in the caller's own words is no instruction.
+    context = LLMContext(call.context.get_messages()[:1])
+    await call.send(LLMContextFrame(context))
+    await call.audio(1)
+    assert len(call.session.requests) == 1
+
+
+async def test_words_that_arrive_late_go_to_the_end_of_the_context(call: Call) -> None:
+    call.session.words = "when do you open"
+    await call.asks()
+    call.session.says("At eight.", 1.0)
+    await call.heard(0, 0.9)
+    await call.events.wait("caller_text")
+    await call.heard(0, 0.95)
+    await call.events.until(lambda: len(call.history) == 2)
+    assert call.history[0] == "when do you open"
+
+
+async def test_a_greeting_is_transcribed(call: Call) -> None:
+    call.session.words = "nobody said this"
+    await call.send(TTSSpeakFrame("Welcome."))
+    call.session.says("Welcome.", 1.0)
+    call.session.ends()
+    await call.events.wait("answer_finished")
+    assert call.session.asked_words == 0
+
+
+async def test_a_transcript_that_fails_ends_the_answer(call: Call) -> None:
+    async def broken() -> str:
+        raise RuntimeError("voice_lm is gone")
+
+    call.session.transcribe = broken  # type: ignore[method-assign]
+    await call.asks()
+    call.session.says("At eight.", 1.0)
+    error = await call.events.wait("error")
+    assert error == {"message": "voice_lm is gone"}
+    call.session.ends()
+    await call.events.wait("answer_finished")

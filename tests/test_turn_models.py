@@ -1,5 +1,6 @@
 """Silero and smart-turn over a spoken line, shared between calls."""
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from pipecat.audio.turn.base_turn_analyzer import EndOfTurnState
 from pipecat.audio.vad.vad_analyzer import VADState
 
 from agent.settings import TurnSettings, VADSettings
-from agent.turn_models import SAMPLE_RATE, SharedModels
+from agent.turn_models import SAMPLE_RATE, Pauses, SharedModels
 
 FRAME = 320
 Chunks = list[bytes]
@@ -125,6 +126,35 @@ async def test_a_turn_that_never_sounds_finished_ends_after_the_longest_wait(
 ) -> None:
     seconds = await decide(models, question, lambda _: {"prediction": 0, "probability": 0.0})
     assert seconds == pytest.approx(1.0, abs=0.05)
+
+
+def test_short_pauses_and_their_ends_are_told(models: SharedModels, question: Chunks) -> None:
+    """Before the VAD calls the pause silence, and only once it has lasted long enough."""
+    told: list[tuple[int, bool]] = []
+    index = 0
+    settings = VADSettings(stop_secs=0.5)
+    detector = models.vad(settings, Pauses(0.1, lambda silent: told.append((index, silent))))
+    detector.set_sample_rate(SAMPLE_RATE)
+    (said,) = states(models, question)
+    last = max(i for i, state in enumerate(said) if state is VADState.SPEAKING)
+    # The question, a pause of 0.3 s, and the question's second half.
+    frames = [*question[: last + 15], *question[last - 30 : last + 60]]
+
+    async def listen() -> list[VADState]:
+        nonlocal index
+        heard = []
+        for index, frame in enumerate(frames):  # noqa: B007 (the callback reads it)
+            heard.append(await detector.analyze_audio(frame))
+        await detector.cleanup()
+        return heard
+
+    heard = asyncio.run(listen())
+    ends = [(at, silent) for at, silent in told if at > last]
+    assert [silent for _, silent in ends] == [True, False, True]
+    quiet = next(i for i, state in enumerate(heard) if i > last and state is VADState.QUIET)
+    begins = [i for i, state in enumerate(heard) if state is VADState.STOPPING and i > last]
+    assert 3 <= ends[0][0] - begins[0] <= 6
+    assert ends[2][0] < quiet - 10
 
 
 def test_models_are_loaded_once_however_many_calls_there_are(models: SharedModels) -> None:
