@@ -77,9 +77,12 @@ class AgentTurn:
         number: The gateway's count; the greeting is 0.
         decided_at: Unix seconds at which it held the caller's turn for over, if there was one.
         started_at: Unix seconds of its first event.
+        ahead: Seconds by which it was begun before that.
+        saved: Seconds by which that brought its first audio nearer.
         tokenise: Seconds the engine took for the audio that was left at the end of the turn.
         first_token: Seconds the engine took from there to the language model's first token.
         first_audio_at: Unix seconds at which the gateway had the first piece of audio.
+        caller: The caller's words as the model understood them, if it was asked.
         text: All that the model said.
         finished: The model has said all of it.
         interrupted_at: Unix seconds of the barge-in, if it was cut off.
@@ -90,6 +93,9 @@ class AgentTurn:
     number: int
     started_at: float
     decided_at: float | None = None
+    ahead: float = 0.0
+    saved: float = 0.0
+    caller: str | None = None
     tokenise: float | None = None
     first_token: float | None = None
     first_audio_at: float | None = None
@@ -129,11 +135,16 @@ def _apply(turn: AgentTurn, event: Event) -> None:
     match event.name:
         case "turn_decided":
             turn.decided_at = event.at
+        case "answer_started":
+            turn.ahead = float(fields.get("ahead") or 0.0)
+        case "caller_text":
+            turn.caller = printable(str(fields.get("text", "")))
         case "first_token":
             turn.tokenise = fields.get("tokenise")
             turn.first_token = fields.get("first_token")
         case "first_audio":
             turn.first_audio_at = event.at
+            turn.saved = float(fields.get("saved") or 0.0)
         case "agent_text":
             turn.pieces.append(printable(str(fields.get("text", ""))))
         case "answer_finished":

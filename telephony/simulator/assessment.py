@@ -107,6 +107,7 @@ class Assessment:
             answer=_seconds(*answer) if answer else None,
             agent=text,
             heard=turns[-1].heard_text if turns else None,
+            understood=turns[-1].caller if turns else None,
             latency=latency,
             barge_in=barge_in,
             checks=checks,
@@ -159,7 +160,7 @@ class Assessment:
             return Latency(voice_to_voice=whole)
         decision = (turn.decided_at - self._stream.wall(line.end)) * 1000
         engine = (turn.first_audio_at - turn.decided_at) * 1000
-        tokenise, first_token = (1000 * (s or 0.0) for s in (turn.tokenise, turn.first_token))
+        tokenise, first_token = _after(turn.ahead, turn.tokenise or 0.0, turn.first_token or 0.0)
         return Latency(
             voice_to_voice=whole,
             decision=decision,
@@ -167,6 +168,7 @@ class Assessment:
             first_token=first_token,
             first_audio=engine - tokenise - first_token,
             transport=whole - decision - engine,
+            saved=turn.saved * 1000,
         )
 
     def _over_agent(self, line: Spoken) -> bool:
@@ -258,6 +260,15 @@ def assess_call(
             {"at": event.at, "event": event.name, **event.fields} for event in events or ()
         ],
     )
+
+
+def _after(ahead: float, *parts: float) -> list[float]:
+    """What is left of parts, seconds one after the other, when so many seconds have passed."""
+    left = []
+    for part in parts:
+        left.append(max(0.0, part - ahead) * 1000)
+        ahead = max(0.0, ahead - part)
+    return left
 
 
 def _lateness(seconds: Sequence[float]) -> Lateness | None:

@@ -32,12 +32,15 @@ class Latency(Part):
         voice_to_voice: From the end of the caller's last audible sample to the first audible sample
             of the answer as the phone plays it, both counted on the phone's own time axis.
         decision: Until the gateway held the caller's turn for over.
-        tokenise: Then until the last of the caller's audio was tokenised, as the engine measured.
-        first_token: Then until the language model's first token, as the engine measured.
+        tokenise: Then until the last of the caller's audio was tokenised, as the engine measured;
+            0 where that was done before the decision.
+        first_token: Then until the language model's first token, likewise.
         first_audio: Then until the gateway had the first piece of the answer's audio: speech
             tokens, their waveform, and the way from the engine.
         transport: Then until the phone played something audible: resampling, pacing, network, the
             phone's buffer, and silence at the beginning of the answer.
+        saved: By so much longer it would have been had the answer not been begun before the
+            decision.
     """
 
     voice_to_voice: float
@@ -46,6 +49,7 @@ class Latency(Part):
     first_token: float | None = None
     first_audio: float | None = None
     transport: float | None = None
+    saved: float | None = None
 
 
 class BargeIn(Part):
@@ -77,6 +81,7 @@ class TurnReport(Part):
         answer: First and last audible moment of the agent's answer; None if there was none.
         agent: What the agent said, from its text channel; None without the agent's records.
         heard: What the agent's history holds of it, where its records say so.
+        understood: The caller's words as the agent's model wrote them down, where it did.
         latency: None where nothing was answered, and for the greeting.
         barge_in: Where the line was spoken over the agent.
         checks: Every expectation with its verdict.
@@ -88,6 +93,7 @@ class TurnReport(Part):
     answer: tuple[float, float] | None
     agent: str | None = None
     heard: str | None = None
+    understood: str | None = None
     latency: Latency | None = None
     barge_in: BargeIn | None = None
     checks: list[Check] = []

@@ -129,6 +129,8 @@ class Terminal:
             self._note(f"the agent fell silent {turn.barge_in.silent_after_ms:.0f} ms later")
         if turn.caller is None and turn.answer is not None:
             self._note(f"heard {turn.answer[0] * 1000:.0f} ms after the stream had opened")
+        if turn.understood:
+            self._note(f"understood as “{turn.understood}”")
         if turn.latency is not None:
             self._note(describe(turn.latency))
         for check in turn.checks:
@@ -144,6 +146,12 @@ class Terminal:
         for check in report.checks:
             if not check.passed:
                 self._print(complaint(check))
+        dropped = [e for e in report.agent_events if e["event"] == "early_answer_dropped"]
+        if dropped:
+            spent = sum(event["seconds"] for event in dropped)
+            self._print(
+                f"answers begun in a pause and thrown away: {len(dropped)}, {spent * 1000:.0f} ms"
+            )
         if report.gaps:
             longest = max(end - begin for begin, end in report.gaps) * 1000
             self._print(f"gaps in the agent's audio: {len(report.gaps)}, longest {longest:.0f} ms")
@@ -186,7 +194,8 @@ def describe(latency: Latency) -> str:
         if (value := getattr(latency, field)) is not None
     ]
     sum_of = f" = {' + '.join(parts)}" if parts else ""
-    return f"{latency.voice_to_voice:.0f} ms voice to voice{sum_of}"
+    saved = f"; {latency.saved:.0f} ms saved by beginning early" if latency.saved else ""
+    return f"{latency.voice_to_voice:.0f} ms voice to voice{sum_of}{saved}"
 
 
 def complaint(check: Check) -> str:
