@@ -133,6 +133,8 @@ class Terminal:
             self._note(f"understood as “{turn.understood}”")
         if turn.latency is not None:
             self._note(describe(turn.latency))
+            if turn.latency.saved:
+                self._note(f"{turn.latency.saved:.0f} ms saved by beginning in the pause")
         for check in turn.checks:
             if not check.passed:
                 self._note(complaint(check))
@@ -194,8 +196,7 @@ def describe(latency: Latency) -> str:
         if (value := getattr(latency, field)) is not None
     ]
     sum_of = f" = {' + '.join(parts)}" if parts else ""
-    saved = f"; {latency.saved:.0f} ms saved by beginning early" if latency.saved else ""
-    return f"{latency.voice_to_voice:.0f} ms voice to voice{sum_of}{saved}"
+    return f"{latency.voice_to_voice:.0f} ms voice to voice{sum_of}"
 
 
 def complaint(check: Check) -> str:

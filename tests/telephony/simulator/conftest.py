@@ -245,9 +245,12 @@ async def polite(line: Line) -> None:
         if speaking and silent == 25:
             speaking = False
             turn += 1
+            line.record("early_answer_dropped", seconds=0.25)
             line.record("turn_decided", turn=turn)
+            line.record("answer_started", turn=turn, ahead=0.015)
             line.record("first_token", turn=turn, tokenise=0.01, first_token=0.02)
-            line.record("first_audio", turn=turn, first_audio=0.03)
+            line.record("first_audio", turn=turn, first_audio=0.03, saved=0.015)
+            line.record("caller_text", turn=turn, text=f"line {turn}")
             line.record("agent_text", turn=turn, text="You have said ")
             line.record("agent_text", turn=turn, text=f"thing {turn}.")
             line.record("answer_finished", turn=turn, text=f"You have said thing {turn}.")

@@ -31,7 +31,12 @@ async def test_a_call_is_placed_spoken_and_reported(agent, scenario, clock, tmp_
     assert first.agent == "You have said thing 1."
     assert first.latency is not None
     assert first.latency.voice_to_voice == pytest.approx(540, abs=25)
-    parts = first.latency.model_dump(exclude={"voice_to_voice"})
+    # Begun 15 ms ahead: the tokens were there, and 5 ms of the model's time.
+    assert first.latency.tokenise == 0.0
+    assert first.latency.first_token == pytest.approx(15.0)
+    assert first.latency.saved == pytest.approx(15.0)
+    assert first.understood == "line 1"
+    parts = first.latency.model_dump(exclude={"voice_to_voice", "saved"})
     assert sum(parts.values()) == pytest.approx(first.latency.voice_to_voice)
     assert [mark.cleared for mark in report.marks] == [False] * 3
     line = agent.lines[0]

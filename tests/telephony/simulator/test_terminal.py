@@ -67,13 +67,16 @@ async def test_a_call_reads_in_the_order_in_which_it_happened(agent, scenario, c
         "agent  Hello, this is the test.",
         "caller line 1",
         "agent  You have said thing 1.",
+        "understood as “line 1”",
         "voice to voice =",
+        "15 ms saved by beginning in the pause",
         "caller line 2",
         "agent  You have said thing 2.",
         "FAILED words: expected “never said”; found “You have said thing 2.”",
         "the caller hung up after",
         "   2  line 2",
         "1 of 2 held",
+        "answers begun in a pause and thrown away: 2, 500 ms",
     ]
     places = [text.index(line) for line in order]
     assert places == sorted(places)
