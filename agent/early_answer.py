@@ -6,8 +6,13 @@ answer is thrown away and nobody ever hears of it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from agent.conversation import SpeechSession
+from agent.events import CallObserver
+from agent.speech.request import TurnRequest
 
 if TYPE_CHECKING:
     from agent.voice_session import AnswerChunk
@@ -62,3 +67,53 @@ class EarlyAnswer:
             if isinstance(item, Exception):
                 raise item
             yield item  # type: ignore[misc]
+
+
+class EarlyAnswers:
+    """Begins a call's early answers and throws them away; there is one at a time."""
+
+    def __init__(
+        self,
+        session: SpeechSession,
+        observer: CallObserver,
+        run: Callable[[Coroutine[Any, Any, None], str], None],
+        clock: Callable[[], float],
+    ):
+        """Begin with none.
+
+        Args:
+            session: Where answers are asked for.
+            observer: Told of those that are thrown away.
+            run: Runs what it is given beside everything else, under a name.
+            clock: Monotonic seconds.
+        """
+        self._session = session
+        self._observer = observer
+        self._run = run
+        self._clock = clock
+        self._answer: EarlyAnswer | None = None
+
+    def begin(self, request: TurnRequest) -> None:
+        """Answer the turn as far as it has got, unless that is being done already."""
+        if self._answer is not None:
+            return
+        try:
+            chunks = self._session.answer(replace(request, early=True))
+        except ValueError:
+            return  # nothing was said yet that belongs to a turn
+        self._answer = EarlyAnswer(chunks, self._clock)
+        self._run(self._answer.take(), "early")
+
+    def take_back(self) -> None:
+        """The caller goes on, or wants no answer: nobody hears of the one that was begun."""
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            self._observer.event("early_answer_dropped", seconds=self._clock() - answer.began)
+            self._run(self._session.retract(), "retract")
+
+    def hand_over(self) -> EarlyAnswer | None:
+        """The turn is over: the answer to it, if one was begun and can be used."""
+        if self._answer is not None and self._answer.failed:
+            self.take_back()
+        answer, self._answer = self._answer, None
+        return answer

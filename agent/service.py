@@ -48,7 +48,7 @@ from pipecat.utils.time import time_now_iso8601
 from agent.adapter import GLMVoiceAdapter
 from agent.answer_frames import speech_frame, text_frames
 from agent.conversation import AGENT_RATE, CALLER_RATE, SpeechSession
-from agent.early_answer import EarlyAnswer
+from agent.early_answer import EarlyAnswer, EarlyAnswers
 from agent.events import JSON, CallObserver
 from agent.frames import AudioHeardFrame
 from agent.history import Answer, AnswerHistory
@@ -129,7 +129,7 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
         self._clock = clock
         self._barged_in = False
         self._answering: asyncio.Task[None] | None = None
-        self._early: EarlyAnswer | None = None
+        self._early = EarlyAnswers(session, observer, self._run_beside, clock)
         # What runs beside the answer: stops, early answers, transcripts.
         self._beside: set[asyncio.Task[None]] = set()
         self._instructions: deque[TurnRequest] = deque()
@@ -154,7 +154,7 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
             case InputAudioRawFrame():
                 self._take_audio(frame)
             case VADUserStartedSpeakingFrame():
-                self._take_back()
+                self._early.take_back()
                 self._push_audio(self._audio.speech_started(frame.timestamp))
                 self._observer.event("caller_speech_started")
             case VADUserStoppedSpeakingFrame():
@@ -205,7 +205,7 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
         if silent:
             self._answer_early()
         else:
-            self._take_back()
+            self._early.take_back()
 
     # --- the caller's turn
 
@@ -234,28 +234,15 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
         """The caller pauses: begin to answer, in case that was all."""
         busy = self._history.open or self._instructions or self._released
         ending = self._answering is not None and not self._answering.done()
-        if not self._answers_early or self._early or busy or ending or not self._is_turn():
-            return
-        try:
-            chunks = self._session.answer(replace(self._spoken_request(), early=True))
-        except ValueError:
-            return  # nothing was said yet that belongs to a turn
-        self._early = EarlyAnswer(chunks, self._clock)
-        self._run_beside(self._early.take(), "early")
-
-    def _take_back(self) -> None:
-        """The caller goes on, or wants no answer: nobody hears of the one that was begun."""
-        early, self._early = self._early, None
-        if early is not None:
-            self._observer.event("early_answer_dropped", seconds=self._clock() - early.began)
-            self._run_beside(self._guard(self._session.retract()), "retract")
+        if self._answers_early and not busy and not ending and self._is_turn():
+            self._early.begin(self._spoken_request())
 
     async def _end_turn(self) -> None:
         """The turn strategy decided that the caller's turn is over."""
         is_turn = self._is_turn()
         self._audio.end_turn()
         if not is_turn:
-            self._take_back()
+            self._early.take_back()
             self._session.discard()
             await self.cancel_ttfb_metrics()  # type: ignore[no-untyped-call]
             return
@@ -264,13 +251,10 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
             # No word from the phone about a cut answer: what it last confirmed has to do.
             if answer.cut:
                 self._settle_cut(answer)
-        if self._early is not None and self._early.failed:
-            self._take_back()
-        early, self._early = self._early, None
         answer = self._history.begin()
         answer.spoken = True
         self._event("turn_decided", answer)
-        self._begin(answer, self._request(), early)
+        self._begin(answer, self._request(), self._early.hand_over())
 
     # --- typed turns
 
@@ -290,7 +274,7 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
     def _next_instruction(self) -> None:
         """Begin the next typed turn, unless an answer is still being made or heard."""
         if self._instructions and not self._history.open and not self._released:
-            self._take_back()
+            self._early.take_back()
             self._begin(self._history.begin(), self._instructions.popleft())
 
     # --- the answer
@@ -331,7 +315,7 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
         if answer.cut:
             # The caller went on speaking: the audio so far belongs to the turn that follows.
             if early is not None:
-                await self._guard(self._session.retract())
+                await self._guarded(self._session.retract())
             return
         heard_seconds = self._history.start(answer)
         started = self._clock()
@@ -393,7 +377,7 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
             await self.push_frame(TTSStartedFrame(context_id=answer.id, append_to_context=False))
             if answer.spoken and self._transcribes:
                 # Not before: the caller waits for the sound.
-                self._run_beside(self._guard(self._transcribe(answer)), "transcript")
+                self._run_beside(self._transcribe(answer), "transcript")
         answer.audio_seconds += chunk.audio.size / AGENT_RATE
         await self.push_frame(speech_frame(chunk.audio, answer.id))
 
@@ -428,7 +412,7 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
                 self._settle_cut(answer)
         running = self._answering is not None and not self._answering.done()
         if running and any(answer.started for answer in cut):
-            self._run_beside(self._guard(self._session.stop()), "stop")
+            self._run_beside(self._session.stop(), "stop")
 
     async def _transcribe(self, answer: Answer) -> None:
         """Ask for the caller's words in the turn that an answer is for."""
@@ -439,18 +423,18 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
         self._event("caller_text", answer, text=text)
         await self.push_frame(TranscriptionFrame(text, "", time_now_iso8601()))
 
-    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do what an answer can do without; the call goes on if it fails."""
+    def _run_beside(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Run what an answer can do without; the call goes on if it fails."""
+        task = self.create_task(self._guarded(work), f"{self}::{name}")
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
         except Exception as error:
             self._observer.event("error", message=str(error))
             logger.warning("something beside the model's answer failed")
-
-    def _run_beside(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = self.create_task(work, f"{self}::{name}")
-        self._beside.add(task)
-        task.add_done_callback(self._beside.discard)
 
     def _hear(self, frame: AudioHeardFrame) -> None:
         answer = self._history.hear(frame.answer_id, frame.seconds)
