@@ -27,13 +27,9 @@ from pipecat.frames.frames import (
     InputAudioRawFrame,
     InterruptionFrame,
     LLMContextFrame,
-    LLMFullResponseEndFrame,
-    LLMFullResponseStartFrame,
     LLMServiceMetadataFrame,
     TranscriptionFrame,
     TTSSpeakFrame,
-    TTSStartedFrame,
-    TTSStoppedFrame,
     UserStoppedSpeakingFrame,
     VADUserStartedSpeakingFrame,
     VADUserStoppedSpeakingFrame,
@@ -46,8 +42,8 @@ from pipecat.utils.errors import ErrorCategory
 from pipecat.utils.time import time_now_iso8601
 
 from agent.adapter import GLMVoiceAdapter
-from agent.answer_frames import speech_frame, text_frames
-from agent.conversation import AGENT_RATE, CALLER_RATE, SpeechSession
+from agent.answer_output import AnswerOutput
+from agent.conversation import CALLER_RATE, SpeechSession
 from agent.early_answer import EarlyAnswer, EarlyAnswers
 from agent.events import JSON, CallObserver
 from agent.frames import AudioHeardFrame
@@ -134,9 +130,7 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
         self._beside: set[asyncio.Task[None]] = set()
         self._instructions: deque[TurnRequest] = deque()
         self._last_instruction: object = None
-        # Held while frames of an answer, or the interruption that ends them, are pushed, so that
-        # no audio of an answer can follow the interruption down the pipeline.
-        self._output = asyncio.Lock()
+        self._output = AnswerOutput(self.push_frame, observer, self._sounds)
         self._released = False
 
     def can_generate_metrics(self) -> bool:
@@ -334,7 +328,7 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
             async for chunk in chunks:
                 if early is not None and early.sounded is not None:
                     answer.saved_seconds = min(early.sounded, started) - early.began
-                await self._speak(answer, chunk)
+                await self._output.speak(answer, chunk)
             answer.complete = not answer.cut
         except Exception as error:
             # Whatever went wrong in the engine, the call goes on; the next turn may be answered.
@@ -343,69 +337,27 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
             await self.push_error(
                 "the model's answer failed", exception=error, category=ErrorCategory.UNKNOWN
             )
-        await self._finish(answer)
-
-    async def _speak(self, answer: Answer, chunk: "AnswerChunk") -> None:
-        """Push one chunk of an answer, unless the caller has cut it off."""
-        async with self._output:
-            if answer.cut:
-                return
-            if not answer.opened:
-                answer.opened = True
-                await self.push_frame(LLMFullResponseStartFrame())
-            if not answer.token_seen and "first_token" in chunk.timing:
-                answer.token_seen = True
-                names = ("tokenise", "first_token")
-                timing: dict[str, JSON] = {
-                    name: chunk.timing[name] for name in names if name in chunk.timing
-                }
-                self._event("first_token", answer, **timing)
-            if chunk.text:
-                answer.text += chunk.text
-                self._event("agent_text", answer, text=chunk.text)
-                for frame in text_frames(chunk.text, answer.id):
-                    await self.push_frame(frame)
-            if chunk.audio.size:
-                await self._push_speech(answer, chunk)
-
-    async def _push_speech(self, answer: Answer, chunk: "AnswerChunk") -> None:
-        if not answer.audio_seconds:
-            await self.stop_ttfb_metrics()
-            first_audio = chunk.timing.get("first_audio")
-            saved = answer.saved_seconds
-            self._event("first_audio", answer, first_audio=first_audio, saved=saved)
-            await self.push_frame(TTSStartedFrame(context_id=answer.id, append_to_context=False))
-            if answer.spoken and self._transcribes:
-                # Not before: the caller waits for the sound.
-                self._run_beside(self._transcribe(answer), "transcript")
-        answer.audio_seconds += chunk.audio.size / AGENT_RATE
-        await self.push_frame(speech_frame(chunk.audio, answer.id))
-
-    async def _finish(self, answer: Answer) -> None:
-        """The model has made what it will of an answer."""
         await self.stop_processing_metrics()
-        async with self._output:
-            if answer.cut:
-                return
-            if answer.complete:
-                self._event("answer_finished", answer, text=answer.text)
-            if answer.audio_seconds:
-                await self.push_frame(TTSStoppedFrame(context_id=answer.id))
-            if answer.opened:
-                await self.push_frame(LLMFullResponseEndFrame())
-        if not answer.audio_seconds:
+        await self._output.finish(answer)
+        if not answer.cut and not answer.audio_seconds:
             # Nothing to hear, so the phone will not report on it.
             if answer.complete:
                 self._event("error", answer, message="the model's answer has no sound")
             self._settle(answer)
+
+    async def _sounds(self, answer: Answer) -> None:
+        """The first sound of an answer is there."""
+        await self.stop_ttfb_metrics()
+        if answer.spoken and self._transcribes:
+            # Not before: the caller waits for the sound.
+            self._run_beside(self._transcribe(answer), "transcript")
 
     # --- what was heard
 
     async def _interrupt(self, frame: InterruptionFrame, direction: FrameDirection) -> None:
         cut = self._history.cut()
         self._instructions.clear()
-        async with self._output:
-            await self.push_frame(frame, direction)
+        await self._output.interrupt(frame, direction)
         for answer in cut:
             self._barged_in = True
             if not answer.audio_seconds:
