@@ -160,9 +160,9 @@ def table(rows: Iterable[Row]) -> str:
 
 
 def carried(runs: Iterable[Calls], seconds: float) -> int:
-    """How many answers at once the machine can carry: its most audio a second, rounded down."""
+    """How many answers at once the machine can carry: its most audio a second, rounded."""
     most = max(sum(answer.seconds for call in calls for answer in call) for calls in runs)
-    return max(1, int(most / seconds))
+    return max(1, round(most / seconds))
 
 
 def summarise(schedule: str, calls: Calls, carries: int, end: float) -> list[Row]:

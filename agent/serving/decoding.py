@@ -248,41 +248,74 @@ class DecodingThread:
 
     def _work(self, tasks: Sequence[_Task]) -> None:
         begun = self._clock()
+        wanted = [task for task in tasks if _guarded(self._is_wanted, task)]
         # The first piece of an answer has nothing to lead it: it says little of what others cost.
-        typical = all(task.answer.decoded for task in tasks)
-        decoded = [task for task in tasks if _guarded(self._decode, task, begun)]
-        if typical and decoded:
-            self._schedule.measured(len(decoded), self._clock() - begun)
+        typical = all(task.answer.decoded for task in wanted)
+        sounds = self._decode(wanted)
+        spoken = [
+            _guarded(self._send, task, sound, begun)
+            for task, sound in zip(wanted, sounds, strict=True)
+        ]
+        if typical and any(spoken):
+            self._schedule.measured(len(spoken), self._clock() - begun)
 
-    def _decode(self, task: _Task, begun: float) -> bool:
-        """Answer a piece; whether speech was decoded for it."""
+    def _is_wanted(self, task: _Task) -> bool:
+        """Whether a piece is to be decoded; if not, ends its reply."""
+        if task.answer.gone and not task.answer.dead:
+            self._abandon(task.key, task.answer)
+        if task.answer.dead:
+            task.job.reply.finish()
+        return not task.answer.dead
+
+    def _decode(self, tasks: Sequence[_Task]) -> list[torch.Tensor | Exception]:
+        """The audio of each piece, float32 [s], or what is wrong with it."""
+        pieces = [
+            (
+                task.answer.stream,
+                torch.from_numpy(task.job.piece.speech_tokens),
+                task.job.piece.last,
+            )
+            for task in tasks
+        ]
+        if len(pieces) > 1:
+            try:
+                return [*self._decoder.advance(pieces)]
+            except ValueError:
+                # One of them is wrong, and nothing has been decoded: each alone shows which.
+                pass
+            except Exception as error:
+                logger.exception("Pieces of answers could not be decoded")
+                return [error] * len(pieces)
+        sounds: list[torch.Tensor | Exception] = []
+        for stream, tokens, last in pieces:
+            try:
+                sounds.append(stream.push(tokens, last))
+            except Exception as error:
+                if not isinstance(error, ValueError):
+                    logger.exception("A piece of an answer could not be decoded")
+                sounds.append(error)
+        return sounds
+
+    def _send(self, task: _Task, sound: torch.Tensor | Exception, begun: float) -> bool:
+        """Reply to a piece; whether it was speech."""
         state, job = task.answer, task.job
-        if not state.dead and state.gone:
-            self._abandon(task.key, state)
-        if state.dead:
-            job.reply.finish()
-            return False
-        tokens = torch.from_numpy(job.piece.speech_tokens)
-        try:
-            audio = state.stream.push(tokens, job.piece.last)
-        except Exception as error:
+        if isinstance(sound, Exception):
             # What is wrong with one answer must not end the others.
-            if not isinstance(error, ValueError):
-                logger.exception("A piece of an answer could not be decoded")
-            job.reply.fail(str(error))
+            job.reply.fail(str(sound))
             self._abandon(task.key, state)
             return False
         now = self._clock()
-        if len(tokens) and not state.timing:
+        tokens = len(job.piece.speech_tokens)
+        if tokens and not state.timing:
             state.timing = {"decoder_queue": begun - job.arrived, "first_audio": now - job.arrived}
         timing = job.piece.timing | state.timing
-        job.reply.audio(replace(job.piece, timing=timing), _to_int16(audio))
-        state.decoded += len(tokens)
-        if len(audio):
-            state.runs_out = extended(state.runs_out, now, len(audio) / SAMPLE_RATE)
-        if len(tokens) and not job.piece.last:
+        job.reply.audio(replace(job.piece, timing=timing), _to_int16(sound))
+        state.decoded += tokens
+        if len(sound):
+            state.runs_out = extended(state.runs_out, now, len(sound) / SAMPLE_RATE)
+        if tokens and not job.piece.last:
             self._link.credit(*task.key, state.decoded)
-        return bool(len(tokens))
+        return bool(tokens)
 
     def _abandon(self, key: Key, state: _Answer) -> None:
         state.dead = True

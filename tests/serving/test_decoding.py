@@ -21,9 +21,16 @@ class Decoder:
         self.free.set()
         self.begun = threading.Semaphore(0)
         self.log: list[int] = []
+        self.batches: list[int] = []
 
     def stream(self):
         return Stream(self)
+
+    def advance(self, pieces):
+        if any((tokens < 0).any() for _, tokens, _ in pieces):
+            raise ValueError("pieces[0]: tokens holds -1")
+        self.batches.append(len(pieces))
+        return [stream.push(tokens, last) for stream, tokens, last in pieces]
 
 
 class Stream:
@@ -260,6 +267,60 @@ def test_unloading_ends_what_waits(decoder, link):
         pass
     decoder.free.set()
     assert waiting.get() == "the speech decoder is being unloaded"
+
+
+@pytest.fixture
+def together(decoder, link):
+    """Up to three pieces at once."""
+    thread = DecodingThread(decoder, link, TurnSchedule(max_batch=3), ttl_seconds=60.0)
+    thread.start()
+    for name in "abcd":
+        submit(thread, name, 1).get()
+    hold(thread, decoder)
+    yield thread
+    decoder.free.set()
+    thread.shutdown()
+
+
+def test_answers_are_decoded_together_but_one_piece_of_each(together, decoder, link):
+    replies = [submit(together, name, n) for n in (2, 3) for name in "abcd"]
+    decoder.free.set()
+    for reply in replies:
+        reply.get()
+    assert decoder.batches == [3, 3, 2]
+    assert sorted(decoder.log[5:9]) == [2, 2, 2, 2]
+    together.shutdown()
+    assert sorted(link.credits[4:]) == sorted((n, f"{n}/0", c) for n in "abcd" for c in (2, 3))
+
+
+def test_a_wrong_piece_among_several_ends_its_answer_alone(together, decoder, link):
+    replies = [submit(together, name, n) for name, n in (("a", 2), ("b", -1), ("c", 2))]
+    decoder.free.set()
+    assert replies[0].get()[0].speech_tokens.tolist() == [2]
+    assert "tokens holds -1" in replies[1].get()
+    assert replies[2].get()[0].speech_tokens.tolist() == [2]
+    assert link.stops == [("b", "b/0")]
+
+
+def test_a_stopped_piece_among_several_is_left_out(together, decoder):
+    replies = [submit(together, name, 2) for name in "abc"]
+    together.stop("b", "")
+    decoder.free.set()
+    assert replies[1].get() is None
+    assert replies[0].get()[0].speech_tokens.tolist() == [2]
+    assert replies[2].get()[0].speech_tokens.tolist() == [2]
+
+
+def test_a_batch_that_breaks_ends_its_answers_and_no_other(together, decoder, link, monkeypatch):
+    def broken(pieces):
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(decoder, "advance", broken)
+    replies = [submit(together, name, 2) for name in "abcd"]
+    decoder.free.set()
+    assert [reply.get() for reply in replies[:3]] == ["no memory"] * 3
+    assert replies[3].get()[0].speech_tokens.tolist() == [2]
+    assert len(link.stops) == 3
 
 
 class Clock:
