@@ -115,7 +115,7 @@ class ResnetBlock(nn.Module):
             [b, t, out].
         """
         to_conv, to_residual = (None, self.res_conv.bias) if lead is None else lead
-        hidden = self.block2(self.block1(x, to_conv) + time[:, None])
+        hidden: Tensor = self.block2(self.block1(x, to_conv) + time[:, None])
         weight = self.res_conv.weight[:, : x.shape[-1], 0]
         if lead is None:
             return hidden + F.linear(x, weight, to_residual)
@@ -322,6 +322,4 @@ class Estimator(nn.Module):
             # An odd number of frames comes back from halving and doubling one longer.
             x = stage(torch.cat([x[:, : skip.shape[1]], skip], dim=-1), next(waiting))
             x = stage[2](x)  # type: ignore[index]
-        return F.linear(
-            self.final_block(x), self.final_proj.weight[:, :, 0], self.final_proj.bias
-        )
+        return F.linear(self.final_block(x), self.final_proj.weight[:, :, 0], self.final_proj.bias)

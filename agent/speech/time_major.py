@@ -71,8 +71,9 @@ def double(x: Tensor, layer: nn.ConvTranspose1d) -> Tensor:
         y: Tensor = layer(x.transpose(1, 2))
         return y.transpose(1, 2)
     taps = x @ layer.weight.transpose(1, 2).flatten(1)
-    taps = taps.unflatten(-1, (4, layer.out_channels))
-    pairs = taps[:, :, 1:3] if layer.bias is None else taps[:, :, 1:3] + layer.bias
+    taps = taps.view(*x.shape[:2], 4, layer.out_channels)
+    assert layer.bias is not None
+    pairs = taps[:, :, 1:3] + layer.bias
     pairs[:, 1:, 0] += taps[:, :-1, 3]
     pairs[:, :-1, 1] += taps[:, 1:, 0]
     return pairs.flatten(1, 2)
@@ -88,7 +89,7 @@ def group_norm(x: Tensor, norm: nn.GroupNorm) -> Tensor:
 
 
 def mish(x: Tensor) -> Tensor:
-    """x tanh(ln(1 + e^x)) (arXiv 1908.08681), of any shape.
+    """Mish: x tanh(ln(1 + e^x)) (arXiv 1908.08681), of any shape.
 
     With n = e^x, tanh(ln(1 + n)) is m / (m + 2) where m = n (n + 2): one exponential, where torch
     takes a logarithm and a hyperbolic tangent besides and three times as long.
