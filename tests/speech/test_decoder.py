@@ -12,6 +12,7 @@ import yaml
 from agent.speech import SpeechDecoder
 from agent.speech.checkpoint import CheckpointError
 from agent.speech.decoder import DecoderSettings
+from agent.speech.flow_stream import MelStream, advance_mels
 
 FAST = DecoderSettings(steps=2, prompt_blocks=3)
 
@@ -108,33 +109,34 @@ def test_first_audio_comes_with_the_tenth_token_and_all_of_it_by_the_last(fast, 
     assert first + len(stream.push(tokens[:0], last=True)) == 68 * 256
 
 
-def test_audio_over_block_borders_is_that_of_the_joined_mel(fast, tokens, monkeypatch):
-    mels = []
-    sample = fast._sample
-
-    def keep(*arguments):
-        mels.append(sample(*arguments))
-        return mels[-1]
-
-    monkeypatch.setattr(fast, "_sample", keep)
+def test_audio_over_block_borders_is_that_of_the_joined_mel(fast, tokens):
     audio = torch.cat(_streamed(fast, tokens[:35], 10))
+    stream = MelStream(fast.flow, FAST, seed=5)
+    with torch.inference_mode():
+        mels = [advance_mels([(stream, block)])[0] for block in torch.split(tokens[:35], 10)]
     assert [mel.shape[1] for mel in mels] == [68, 69, 69, 35]
     joined = fast.vocode(torch.cat(mels, dim=1), seed=6)
     assert torch.allclose(audio, joined, atol=2e-3)
 
 
 def test_work_for_a_block_does_not_grow_with_the_answer(fast, tokens, monkeypatch):
-    seen = []
-    condition = fast.flow.condition
+    encoded, carried = [], []
+    encode, carry = fast.flow.encode, fast.flow.carry
 
-    def count(ids, frames):
-        seen.append((ids.shape[1], frames))
-        return condition(ids, frames)
+    def count_tokens(ids, cache):
+        encoded.append((ids.shape[1], len(cache)))
+        return encode(ids, cache)
 
-    monkeypatch.setattr(fast.flow, "condition", count)
+    def count_frames(mu, *rest):
+        carried.append(mu.shape[-1])
+        return carry(mu, *rest)
+
+    monkeypatch.setattr(fast.flow, "encode", count_tokens)
+    monkeypatch.setattr(fast.flow, "carry", count_frames)
     _streamed(fast, tokens.repeat(2), 10)
-    assert [n for n, _ in seen] == [10, 20, 30] + [40] * 14 + [34]
-    assert max(frames for _, frames in seen) <= 276
+    assert encoded == [(10, 0), (10, 10), (10, 20)] + [(10, 30)] * 14 + [(4, 30)]
+    # 30 tokens before it and the last 4, of which the first began in an earlier frame.
+    assert carried == [68, 137, 206] + [275] * 14 + [234]
 
 
 def test_streams_share_no_state_and_leave_the_process_generator_alone(fast, tokens):

@@ -11,6 +11,7 @@ from loguru import logger
 from agent.serving import tensors
 from agent.serving.decoding import DecodingThread
 from agent.serving.parameters import ModelParameters
+from agent.serving.schedule import create_schedule
 from agent.speech import SpeechDecoder
 from agent.speech.answer import AnswerPiece
 from agent.speech.request import TurnRequest
@@ -69,6 +70,7 @@ class TritonPythonModel:
         self._decoding = DecodingThread(
             decoder,
             _LanguageModelLink(),
+            create_schedule(parameters.schedule, parameters.lead_seconds, parameters.max_batch),
             parameters.ttl_seconds,
             parameters.threads,
             self._gauge.set,
