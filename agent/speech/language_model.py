@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from agent.speech.checkpoint import (
     load_into,
     read_safetensors,
 )
+from agent.speech.inference import InferencePass, stream_wide_weights
 from agent.speech.kv_cache import Cache, KVCache
 from agent.speech.language_model_config import DTYPES, LanguageModelConfig
 from agent.speech.sampling import sample
@@ -212,6 +213,7 @@ class LanguageModel(nn.Module):
         self.audio_offset = text_tokenizer.audio_offset
         self.transformer = _transformer(config)
         self.register_buffer("rope", rotary_table(config), persistent=False)
+        self._inference: InferencePass | None = None
 
     @classmethod
     def from_pretrained(
@@ -240,7 +242,14 @@ class LanguageModel(nn.Module):
         model.rope = rotary_table(config).to(device, dtype)
         # The table of frequencies is stored too; it follows from the config.
         load_into(model, read_safetensors(path), path, unused=("transformer.rotary_pos_emb.",))
+        if model.rope.dtype == torch.float32 and model.device.type == "cpu":
+            stream_wide_weights(model)
+            model._inference = InferencePass(config, model.transformer, model.rope)
         return model.eval()
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> LanguageModel:
+        self._inference = None  # its views would stay where the parameters were
+        return super()._apply(fn, recurse)
 
     @property
     def device(self) -> torch.device:
@@ -270,6 +279,10 @@ class LanguageModel(nn.Module):
         Returns:
             float32 [n or r, padded_vocab_size].
         """
+        if self._inference is not None and not torch.is_grad_enabled() and not self.training:
+            own = [cache for cache in caches or () if isinstance(cache, KVCache)]
+            if len(own) == len(lengths):
+                return self._inference(ids, lengths, own, rows)
         starts = [0] * len(lengths) if caches is None else [cache.length for cache in caches]
         positions = torch.cat(
             [
