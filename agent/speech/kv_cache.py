@@ -109,7 +109,8 @@ class KVCache:
             ValueError: As :meth:`reserve`.
         """
         self.reserve(count)
-        write = self._store.narrow(3, self.length, count).unflatten(0, (-1, 2)).squeeze(2)
+        write = self._store.narrow(3, self.length, count).squeeze(1)
+        write = write.view(-1, 2, *write.shape[1:])
         read = self._store.narrow(3, 0, self.length + count)
         return CacheStep(write.unbind(), read.unbind())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from agent.speech.checkpoint import (
     load_into,
     read_safetensors,
 )
-from agent.speech.inference import InferencePass, stream_wide_weights
+from agent.speech.inference import InferencePass
 from agent.speech.kv_cache import Cache, KVCache
 from agent.speech.language_model_config import DTYPES, LanguageModelConfig
 from agent.speech.sampling import sample
@@ -242,14 +242,11 @@ class LanguageModel(nn.Module):
         model.rope = rotary_table(config).to(device, dtype)
         # The table of frequencies is stored too; it follows from the config.
         load_into(model, read_safetensors(path), path, unused=("transformer.rotary_pos_emb.",))
-        if model.rope.dtype == torch.float32 and model.device.type == "cpu":
-            stream_wide_weights(model)
-            model._inference = InferencePass(config, model.transformer, model.rope)
         return model.eval()
 
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> LanguageModel:
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
         self._inference = None  # its views would stay where the parameters were
-        return super()._apply(fn, recurse)
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     @property
     def device(self) -> torch.device:
@@ -279,10 +276,9 @@ class LanguageModel(nn.Module):
         Returns:
             float32 [n or r, padded_vocab_size].
         """
-        if self._inference is not None and not torch.is_grad_enabled() and not self.training:
-            own = [cache for cache in caches or () if isinstance(cache, KVCache)]
-            if len(own) == len(lengths):
-                return self._inference(ids, lengths, own, rows)
+        own = [cache for cache in caches or () if isinstance(cache, KVCache)]
+        if len(own) == len(lengths) and (inference := self._without_gradients()) is not None:
+            return inference(ids, lengths, own, rows)
         starts = [0] * len(lengths) if caches is None else [cache.length for cache in caches]
         positions = torch.cat(
             [
@@ -305,6 +301,20 @@ class LanguageModel(nn.Module):
             x = x[rows]
         x = parts["encoder"]["final_layernorm"](x)
         return parts["output_layer"](x).float()  # type: ignore[no-any-return]
+
+    def _without_gradients(self) -> InferencePass | None:
+        """The quick way through the model, where it may be taken."""
+        if (
+            torch.is_grad_enabled()
+            or self.training
+            or torch.is_autocast_enabled("cpu")
+            or self.rope.dtype != torch.float32
+            or self.rope.device.type != "cpu"
+        ):
+            return None
+        if self._inference is None or self._inference.stale:
+            self._inference = InferencePass(self.config, self.transformer, self.rope)
+        return self._inference
 
     def check_ids(self, ids: npt.ArrayLike | Tensor) -> Tensor:
         """Token ids as int64 [n] on the model's device.
