@@ -122,12 +122,8 @@ class InferencePass:
         lengths = list(lengths)
         starts = [cache.length for cache in caches]
         steps = [cache.step(length) for cache, length in zip(caches, lengths, strict=True)]
-        longest = max(lengths)
-        if longest == 1:
-            turns = self._turns[starts]
-        else:
-            spans = zip(starts, lengths, strict=True)
-            turns = torch.cat([self._turns[start : start + length] for start, length in spans])
+        spans = [self._turns[start : start + n] for start, n in zip(starts, lengths, strict=True)]
+        turns = torch.cat(spans) if len(spans) > 1 else spans[0]
         masks = [_mask(start, length) for start, length in zip(starts, lengths, strict=True)]
         x = F.embedding(ids, self._words)
         for number, layer in enumerate(self._layers):
@@ -135,14 +131,14 @@ class InferencePass:
             heads = layer.query_key_value.biased(layer.bias, normed)
             self._rotate(heads, turns)
             context = self._attend(heads, lengths, steps, masks, number)
+            if layer is self._layers[-1] and rows is not None and (len(x), len(rows)) != (1, 1):
+                x, context = x[rows], context[rows]  # the others are only attended to
             x.addmm_(context, layer.dense)
             wide = layer.up.transposed(self._norm(x, layer.feed_forward_scale))
             gated = F.silu(wide[: self._gate]).mul_(wide[self._gate :])
             x.addmm_(gated.t(), layer.down)
         for cache, length in zip(caches, lengths, strict=True):
             cache.advance(length)
-        if rows is not None and len(rows) != len(x):
-            x = x[rows]
         return self._output.transposed(self._norm(x, self._final_scale)).t().contiguous()
 
     def _norm(self, x: Tensor, scale: Tensor) -> Tensor:
