@@ -157,9 +157,10 @@ class InferencePass:
             heads: [n, (heads + 2 groups) d].
             turns: complex64 [n, 1, d / 4].
         """
-        pairs = torch.view_as_complex(heads.view(len(heads), -1, self._width // 2, 2))
-        turned = pairs[:, : self._heads + self._groups, : self._width // 4]
-        turned.mul_(turns)
+        width = self._width
+        shape = (len(heads), self._heads + self._groups, width // 4, 2)
+        pairs = heads.as_strided(shape, (heads.stride(0), width, 2, 1))
+        torch.view_as_complex(pairs).mul_(turns)
 
     def _attend(
         self,
@@ -170,17 +171,22 @@ class InferencePass:
         layer: int,
     ) -> Tensor:
         """Write keys and values, and attend inside each sequence: [n, heads * d]."""
-        share = self._heads // self._groups
-        shape = (len(heads), 1, self._groups, share, self._width)
-        queries = heads[:, : self._inner].view(shape)
-        news = heads[:, self._inner :].view(len(heads), 2, self._groups, 1, self._width)
-        if len(heads) == len(lengths):
+        count, row = heads.shape
+        groups, width, share = self._groups, self._width, self._heads // self._groups
+        # One call each instead of a slice and a view: at one row that is what counts.
+        queries = heads.as_strided(
+            (count, 1, groups, share, width), (row, row, share * width, width, 1)
+        )
+        news = heads.as_strided(
+            (count, 2, groups, 1, width), (row, groups * width, width, width, 1), self._inner
+        )
+        if count == len(lengths):
             contexts = []
             for step, query, new in zip(steps, queries.unbind(), news.unbind(), strict=True):
                 step.write[layer].copy_(new)
                 keys, values = step.read[2 * layer], step.read[2 * layer + 1]
                 contexts.append(F.scaled_dot_product_attention(query, keys, values))
-            return (torch.cat(contexts) if len(contexts) > 1 else contexts[0]).view(len(heads), -1)
+            return (torch.cat(contexts) if count > 1 else contexts[0]).view(count, -1)
         contexts = []
         parts = zip(
             steps, torch.split(queries, lengths), torch.split(news, lengths), masks, strict=True
