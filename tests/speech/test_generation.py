@@ -230,8 +230,10 @@ def test_other_end_loses_the_tail(model, engine, monkeypatch, end):
         67,
         model.text_tokenizer.special(end),
     ]
-    choices = iter(script)
-    monkeypatch.setattr("agent.speech.generation.sample", lambda *_: next(choices))
+    script = iter(script)
+    monkeypatch.setattr(
+        "agent.speech.generation.choose", lambda _, choices: [next(script) for _ in choices]
+    )
     engine.submit("call", [1], GREEDY)
     heard = Spoken().run(engine)
     assert heard.codes("call") == list(range(14))
@@ -246,8 +248,10 @@ def test_character_is_split_between_pieces(model, engine, monkeypatch):
     rank = {model.text_tokenizer.text_bytes(i): i for i in range(256)}
     euro = [rank[bytes([b])] for b in euro]
     script = [*[65] * 11, *euro[:2], *[offset] * 26, euro[2], 66, offset, 307]
-    choices = iter(script)
-    monkeypatch.setattr("agent.speech.generation.sample", lambda *_: next(choices))
+    script = iter(script)
+    monkeypatch.setattr(
+        "agent.speech.generation.choose", lambda _, choices: [next(script) for _ in choices]
+    )
     engine.submit("call", [1], GREEDY)
     texts = [p.text for p in Spoken().run(engine).pieces["call"] if p.text]
     assert texts == [
