@@ -66,7 +66,7 @@ def _prepare(checkout: Path) -> None:
         _stand_in("torchaudio", transforms=types.SimpleNamespace(Resample=object))
     _stand_in("matcha.utils")
     _stand_in("matcha.utils.pylogger", get_pylogger=logging.getLogger)
-    torch.Tensor.cuda = lambda self, *_, **__: self  # type: ignore[assignment, method-assign]
+    torch.Tensor.cuda = lambda self, *_, **__: self  # type: ignore[method-assign]
 
 
 def _tagged(config: Path, folder: Path) -> Path:
@@ -273,11 +273,13 @@ class Worker:
             "samples": speech.shape[-1],
         }
 
-    def stream(self, codes: list[int], only_last: bool) -> dict[str, Any]:
+    def stream(self, codes: list[int], only_last: bool, one_step: bool) -> dict[str, Any]:
         """An answer in blocks of the encoder's size; seconds of each block.
 
         With ``only_last``, the flow and the vocoder of all blocks but the last are stood in for by
         zeros of the right shapes: the last block meets what it would meet, and costs what it costs.
+        With ``one_step``, the first Euler step of a block is timed and counted for every step:
+        they are all the same work.
         """
         decoder = self._loaded["decoder"]
         blocks = -(-len(codes) // decoder.flow.encoder.block_size)
@@ -285,10 +287,13 @@ class Worker:
         decode = decoder.token2wav
 
         def timed(*arguments: Any, **options: Any) -> Any:
-            with _silenced(decoder, only_last and len(seconds) < blocks - 1):
+            with (
+                _silenced(decoder, only_last and len(seconds) < blocks - 1),
+                _first_step(decoder.flow.decoder.estimator, one_step) as skipped,
+            ):
                 begin = time.perf_counter()
                 result = decode(*arguments, **options)
-                seconds.append(time.perf_counter() - begin)
+                seconds.append(time.perf_counter() - begin + sum(skipped))
                 return result
 
         decoder.token2wav = timed
@@ -334,6 +339,33 @@ class Worker:
         )
         np.save(out, wave[0].numpy())
         return {}
+
+
+@contextmanager
+def _first_step(estimator: Any, really: bool) -> Iterator[list[float]]:
+    """Run only the first two calls (both halves of the guidance); gives what the others saved."""
+    skipped: list[float] = []
+    if not really:
+        yield skipped
+        return
+    forward = estimator.forward
+    times: list[float] = []
+    last: list[torch.Tensor] = []
+
+    def counted(*arguments: Any, **options: Any) -> torch.Tensor:
+        if len(times) == 2:
+            skipped.append(sum(times) / 2)
+            return last[-1]
+        begin = time.perf_counter()
+        last.append(forward(*arguments, **options))
+        times.append(time.perf_counter() - begin)
+        return last[-1]
+
+    estimator.forward = counted
+    try:
+        yield skipped
+    finally:
+        del estimator.forward
 
 
 @contextmanager
