@@ -87,10 +87,10 @@ class Bench:
         reference: Callable[[], float] | None,
         missing: str | None = None,
     ) -> tuple[Measured, Measured | str]:
-        """Measure both sides in turns, so that a change of the machine's load meets both.
+        """Measure ours before and after every time the other side is, so that load meets both.
 
         Args:
-            repetitions: Of each side.
+            repetitions: Of the other side.
             ours: Measures once.
             reference: Measures once; None where there is no other side.
             missing: Why there is none.
@@ -98,7 +98,7 @@ class Bench:
         Returns:
             Our side; the other, or ``missing``.
         """
-        mine: list[float] = []
+        mine = [ours()]
         theirs: list[float] = []
         for _ in range(repetitions):
             if reference is not None:

@@ -19,7 +19,7 @@ from agent.training.phrasings import read_line, words
 if TYPE_CHECKING:
     from agent.training.judge import Judge
 
-_STEPS = (3, 4, 6, 10)
+_STEPS = (4, 6, 10)
 _GUIDANCE = (0.0, 0.7)
 _BLOCK = 10
 

@@ -105,6 +105,7 @@ class Figure:
             "-" if self.ratio is None else f"{self.ratio:.3g}",
             self.bar.text(self.unit) if self.bar else "-",
             {True: "yes", False: "no", None: "-"}[self.met],
+            "-" if isinstance(against, str) else str(len(against.values)),
             str(len(self.ours.values)),
         )
 
@@ -128,7 +129,7 @@ class Table:
 
 Result: TypeAlias = Figure | Table
 
-_COLUMNS = ("figure", "weights", "reference", "ours", "ours / reference", "bar", "met", "times")
+_COLUMNS = ("figure", "weights", "reference", "ours", "ratio", "bar", "met", "n ref.", "n ours")
 
 
 @dataclass(frozen=True)
