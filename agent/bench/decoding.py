@@ -52,14 +52,12 @@ def _at_block(decoder: SpeechDecoder, codes: torch.Tensor, number: int) -> Decod
     The blocks before it are decoded in one step without guidance: their sound is of no interest,
     and what they leave behind has the same shape.
     """
-    settings = decoder.settings
     stream = decoder.stream()
-    decoder.settings = replace(settings, steps=1, guidance=0.0)
-    try:
-        for start in range(0, (number - 1) * _BLOCK, _BLOCK):
-            stream.push(codes[start : start + _BLOCK])
-    finally:
-        decoder.settings = settings
+    mels = stream._mels
+    mels.settings = replace(decoder.settings, steps=1, guidance=0.0)
+    for start in range(0, (number - 1) * _BLOCK, _BLOCK):
+        stream.push(codes[start : start + _BLOCK])
+    mels.settings = decoder.settings
     return stream
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from agent.bench.answers import answers
 from agent.bench.bench import Bench, Weights
 from agent.bench.sounds import speech_tokens
 from agent.bench.table import Result, Table
 from agent.speech import SpeechDecoder
-from agent.speech.decoder import DecoderSettings
+from agent.speech.decoder_settings import DecoderSettings
+from agent.speech.flow_stream import MelStream, advance_mels
 
 _BLOCK = 10
 _BLOCKS = (1, 2, 3, 4, 6)
@@ -23,28 +23,10 @@ _RANDOM_STEPS = 3  # what random weights say changes little with more, and takes
 _DECIBEL = 20 / math.log(10)  # of the natural log mel
 
 
-class _Recorder(nn.Module):
-    """In a vocoder's place: keeps the mel that a stream sends to be spoken."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.mels: list[Tensor] = []
-
-    def stream(self, _seed: int) -> _Recorder:
-        return self
-
-    def push(self, mel: Tensor, _last: bool) -> Tensor:
-        self.mels.append(mel)
-        return torch.zeros(mel.shape[1])
-
-
+@torch.inference_mode()
 def streamed_mel(decoder: SpeechDecoder, settings: DecoderSettings, codes: Tensor) -> Tensor:
     """Log mel [80, frames] of an answer decoded block by block."""
-    recorder: Any = _Recorder()
-    stream = SpeechDecoder(decoder.flow, recorder, settings).stream()
-    for start in range(0, len(codes), _BLOCK):
-        stream.push(codes[start : start + _BLOCK], last=start + _BLOCK >= len(codes))
-    return torch.cat(recorder.mels, dim=1)
+    return advance_mels([(MelStream(decoder.flow, settings), codes)])[0]
 
 
 def run(bench: Bench) -> Sequence[Result]:

@@ -75,7 +75,8 @@ def test_a_block_that_is_timed_twice_is_not_the_same_block(bench: Bench) -> None
     codes = torch.arange(40)
     stream = _at_block(decoder, codes, 3)
     assert decoder.settings is settings
-    assert stream.decoded == 20
+    assert stream._mels.decoded == 20
+    assert stream._mels.settings is settings
     twice = [_copied(stream).push(codes[20:30]) for _ in range(2)]
     assert torch.equal(*twice)
     assert torch.equal(stream.push(codes[20:30]), twice[0])
