@@ -99,11 +99,11 @@ class EncoderCache:
     """Keys and values of the tokens of a stream that later tokens may look at.
 
     Attributes:
-        window: Tokens that are kept at most, a multiple of the encoder's block; None: all.
+        window: Tokens that are kept at most, a multiple of the encoder's block.
         layers: Key and value [b, heads, m, c / heads] for each layer; empty at the start.
     """
 
-    def __init__(self, window: int | None) -> None:
+    def __init__(self, window: int) -> None:
         self.window = window
         self.layers: list[tuple[Tensor, Tensor]] = []
 
@@ -113,11 +113,8 @@ class EncoderCache:
 
     def store(self, layers: list[tuple[Tensor, Tensor]]) -> None:
         """Keep the newest of these keys and values, old and new."""
-        if self.window is not None:
-            count = layers[0][0].shape[2]
-            first = max(0, count - self.window)
-            layers = [(key[:, :, first:], value[:, :, first:]) for key, value in layers]
-        self.layers = layers
+        first = max(0, layers[0][0].shape[2] - self.window)
+        self.layers = [(key[:, :, first:], value[:, :, first:]) for key, value in layers]
 
 
 class RelativeAttention(nn.Module):

@@ -114,11 +114,11 @@ class ResnetBlock(nn.Module):
         Returns:
             [b, t, out].
         """
-        to_conv, to_residual = (None, self.res_conv.bias) if lead is None else lead
+        to_conv, to_residual = lead or (None, None)
         hidden: Tensor = self.block2(self.block1(x, to_conv) + time[:, None])
         weight = self.res_conv.weight[:, : x.shape[-1], 0]
-        if lead is None:
-            return hidden + F.linear(x, weight, to_residual)
+        if to_residual is None:
+            return hidden + F.linear(x, weight, self.res_conv.bias)
         return hidden + F.linear(x, weight) + to_residual
 
 

@@ -12,6 +12,14 @@ from agent.speech.decoder_settings import DecoderSettings
 from agent.speech.flow import Flow
 from agent.speech.flow_encoder import EncoderCache
 
+ENCODER_BLOCKS = 4
+"""Blocks before its own that a token's encoding sees at least.
+
+Encoding costs a hundredth of the flow, so the encoder may see more than the flow's prompt holds:
+each block more brings the mel nearer to that of an unbounded prompt. It stays bounded because the
+state of a stream must.
+"""
+
 
 @dataclass
 class _Window:
@@ -32,10 +40,11 @@ class MelStream:
     """The flow over the tokens of one answer.
 
     Tokens are taken in blocks of the encoder's, counted from the start of the answer. A block is
-    encoded once and sees the ``settings.prompt_blocks`` blocks before it. The flow runs over a
-    window of these and the block. A window that is full has always the same number of frames, as
-    many as its tokens last at the start of an answer: 10 tokens last 68 or 69 frames, so now and
-    then the window begins one frame inside its first token.
+    encoded once, by an encoder that remembers the ``ENCODER_BLOCKS`` blocks before it, or the
+    prompt's if those are more. The flow runs over a window of the ``settings.prompt_blocks`` blocks
+    before and the block itself. A window that is full has always the same number of frames, as many
+    as its tokens last at the start of an answer: 10 tokens last 68 or 69 frames, so now and then
+    the window begins one frame inside its first token.
 
     Attributes:
         decoded: Tokens so far.
@@ -46,8 +55,9 @@ class MelStream:
         self.settings = settings
         self.decoded = 0
         self._generator = torch.Generator().manual_seed(seed)
-        self._prompt = settings.prompt_blocks * flow.config.encoder.block_size
-        self._cache = EncoderCache(self._prompt)
+        block = flow.config.encoder.block_size
+        self._prompt = settings.prompt_blocks * block
+        self._cache = EncoderCache(max(self._prompt, ENCODER_BLOCKS * block))
         device, bins = flow.encoder_proj.weight.device, flow.config.mel_bins
         # What leads the next block: encoded tokens [1, t, bins], noise and mel [1, bins, f].
         self._encoded = torch.zeros(1, 0, bins, device=device)
