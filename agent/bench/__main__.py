@@ -67,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with ExitStack() as stack:
             bench = _bench(options, stack)
             report, same = measure(bench, options.only or list(GROUPS))
+            report.facts["load when it ended"] = f"{os.getloadavg()[0]:.1f}"
             report.facts["took"] = f"{time.monotonic() - begin:.0f} s"
     except (ValueError, CheckpointError) as error:
         print(f"bench: {error}", file=sys.stderr)
@@ -166,10 +167,10 @@ def _facts(bench: Bench) -> dict[str, str]:
     return {
         "date": time.strftime("%Y-%m-%d %H:%M"),
         "machine": _machine(),
-        "load when it began": f"{os.getloadavg()[0]:.1f}",
         "ours": ", ".join(f"{name} {value}" for name, value in versions.items()),
         "reference": there,
         "threads": f"{torch.get_num_threads()} on each side",
+        "seconds": "CPU time of the process that works, which is the time that passes if idle",
         "run": "quick" if bench.quick else "full",
     }
 

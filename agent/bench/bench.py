@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +12,12 @@ from typing import Protocol
 from agent.bench.reference import Part, Reference
 from agent.bench.table import NOT_HERE, Measured, Result
 from agent.speech import LanguageModel, SpeechDecoder, SpeechTokenizer
+
+clock = time.process_time
+"""What both sides are timed by: seconds of the CPU that the process had, in its one thread.
+
+On an idle machine these are the seconds that pass; on a busy one, what else runs counts little.
+"""
 
 
 class Weights:

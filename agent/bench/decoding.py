@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 
-from agent.bench.bench import Bench, Weights
+from agent.bench.bench import Bench, Weights, clock
 from agent.bench.sounds import speech_tokens
 from agent.bench.table import NOT_HERE, Bar, Figure, Measured, Result
 from agent.speech import SpeechDecoder
@@ -73,12 +72,12 @@ def _last_block(bench: Bench) -> list[Figure]:
     def ours(number: int) -> float:
         stream = _copied(streams[number])
         block = codes[(number - 1) * _BLOCK : number * _BLOCK]
-        begin = time.perf_counter()
+        begin = clock()
         stream.push(block)
-        return time.perf_counter() - begin
+        return clock() - begin
 
     thirds, lasts = [], []
-    for _ in range(bench.repetitions(7)):
+    for _ in range(bench.repetitions(4)):
         thirds.append(ours(3))
         lasts.append(ours(last))
     mine = Measured(tuple(lasts))
@@ -131,11 +130,11 @@ def _real_time(bench: Bench, weights: Weights, shared_settings: bool, bar: Bar |
     reference = bench.load(weights, "decoder") if shared_settings else None
 
     def ours() -> float:
-        begin = time.perf_counter()
+        begin = clock()
         stream = decoder.stream()
         for start in range(0, count, _BLOCK):
             stream.push(codes[start : start + _BLOCK], last=start + _BLOCK == count)
-        return (time.perf_counter() - begin) / sound
+        return (clock() - begin) / sound
 
     def theirs() -> float:
         assert reference is not None
@@ -145,7 +144,7 @@ def _real_time(bench: Bench, weights: Weights, shared_settings: bool, bar: Bar |
         return float(sum(reply["seconds"])) / sound
 
     missing = bench.reason("decoder") if shared_settings else "-"
-    repetitions = 1 if weights is bench.mid_size else bench.repetitions(3)
+    repetitions = 1 if weights is bench.mid_size else bench.repetitions(2)
     mine, against = bench.alternate(repetitions, ours, theirs if reference else None, missing)
     name = f"decoder, real-time factor, {count} tokens in blocks of {_BLOCK}"
     name += f", {settings.steps} steps"

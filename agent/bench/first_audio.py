@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 import statistics
-import time
 from collections.abc import Sequence
 
 import torch
 
-from agent.bench.bench import Bench, Weights
+from agent.bench.bench import Bench, Weights, clock
 from agent.bench.listening import heard
 from agent.bench.sounds import speech, speech_tokens
 from agent.bench.table import Bar, Figure, Result, Table
@@ -56,17 +55,17 @@ def _measure(
         request = TurnRequest(temperature=0.0, max_new_tokens=STEPS)
         stream, early = heard(weights, audio)
         decoding = decoder.stream()
-        times = [time.perf_counter()]
+        times = [clock()]
         tokens = [*early, *stream.finish().tolist()]
-        times.append(time.perf_counter())
+        times.append(clock())
         engine.submit("call", tokens, request)
         engine.step()
-        times.append(time.perf_counter())
+        times.append(clock())
         while not engine.idle:
             engine.step()
-        times.append(time.perf_counter())
+        times.append(clock())
         sound = decoding.push(codes[:BLOCK])
-        times.append(time.perf_counter())
+        times.append(clock())
         assert len(sound)
         our_parts.append(tuple(b - a for a, b in itertools.pairwise(times)))
         return times[-1] - times[0]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
-from agent.bench.bench import Bench, Weights
+from agent.bench.bench import Bench, Weights, clock
 from agent.bench.sounds import speech
 from agent.bench.table import Bar, Figure, Measured, Result
 from agent.bench.turn import spoken_turn
@@ -50,10 +49,10 @@ class _Sessions:
     def rate(self) -> tuple[float, int]:
         """Ids a second until all have ended, and how many ids there are."""
         first = self.produced()
-        begin = time.perf_counter()
+        begin = clock()
         while not self.engine.idle:
             self.engine.step()
-        seconds = time.perf_counter() - begin
+        seconds = clock() - begin
         return (self.produced() - first) / seconds, self.produced()
 
 
@@ -73,7 +72,7 @@ def _against_reference(bench: Bench, weights: Weights, bar: Bar | None) -> Figur
         return float((count - 1) / reply["seconds"])
 
     mine, against = bench.alternate(
-        bench.repetitions(5), ours, theirs if reference else None, bench.reason("language_model")
+        bench.repetitions(3), ours, theirs if reference else None, bench.reason("language_model")
     )
     name = f"language model, one session, {count} greedy ids after {len(ids)}"
     return Figure(name, weights.name, "ids/s", mine, against, bar)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 import numpy as np
 
-from agent.bench.bench import Bench, Weights
+from agent.bench.bench import Bench, Weights, clock
 from agent.bench.sounds import Audio, speech, spoken_lines
 from agent.bench.table import Bar, Figure, Result, Table
 from agent.speech.tokenizer import TokenizerStream
@@ -47,9 +46,9 @@ def _ready(bench: Bench, weights: Weights, seconds: float, what: str, bar: Bar |
 
     def ours() -> float:
         stream, _ = heard(weights, audio)
-        begin = time.perf_counter()
+        begin = clock()
         stream.finish()
-        return time.perf_counter() - begin
+        return clock() - begin
 
     def theirs() -> float:
         assert reference is not None

@@ -56,7 +56,7 @@ def run(bench: Bench) -> Sequence[Result]:
 
 def _spoken(bench: Bench, weights: Weights) -> Tensor:
     """An answer to decode, longer than the longest prompt."""
-    count = (_BLOCKS[-1] + (2 if bench.quick or weights is bench.mid_size else 6)) * _BLOCK
+    count = (_BLOCKS[-1] + (2 if bench.quick or weights is bench.mid_size else 4)) * _BLOCK
     if weights is bench.mid_size:
         return torch.from_numpy(speech_tokens(count, weights.decoder.flow.config.vocab_size))
     own = [code for answer in answers(weights) for code in answer.codes]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 
 from agent.bench.answers import Answer, answers
-from agent.bench.bench import Bench
+from agent.bench.bench import Bench, clock
 from agent.bench.table import Result, Table
 from agent.speech import SpeechDecoder
 from agent.training.phrasings import read_line, words
@@ -27,7 +26,7 @@ _BLOCK = 10
 def run(bench: Bench) -> Sequence[Result]:
     """Measure on the shipped weights, whose speech can be understood."""
     spoken = sorted(answers(bench.nano), key=lambda one: -len(one.codes))
-    spoken = spoken[: 1 if bench.quick else 5]
+    spoken = spoken[: 1 if bench.quick else 4]
     judge, reason = _judge()
     shipped = bench.nano.decoder
     rows = []
@@ -73,13 +72,13 @@ def _speak(
     wrong = total = 0
     for answer in spoken:
         codes = torch.tensor(answer.codes)
-        begin = time.perf_counter()
+        begin = clock()
         stream = decoder.stream()
         parts = [
             stream.push(codes[start : start + _BLOCK], last=start + _BLOCK >= len(codes))
             for start in range(0, len(codes), _BLOCK)
         ]
-        seconds += time.perf_counter() - begin
+        seconds += clock() - begin
         audio = torch.cat(parts).numpy().astype(np.float32)
         length += len(audio) / decoder.sample_rate
         if judge is not None:

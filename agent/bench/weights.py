@@ -133,20 +133,6 @@ def random_checkpoint(cache: Path, sizes: Sizes = MID_SIZE, seed: int = 0) -> Pa
     return directory
 
 
-def parameters(directory: Path) -> dict[str, int]:
-    """Numbers of parameters of a checkpoint's models."""
-    from agent.speech import SpeechDecoder
-
-    decoder = SpeechDecoder.from_pretrained(directory / "speech_decoder")
-    modules: dict[str, nn.Module] = {
-        "tokenizer": SpeechTokenizer.from_pretrained(directory / "speech_tokenizer").encoder,
-        "language model": LanguageModel.from_pretrained(directory / "language_model"),
-        "flow": decoder.flow,
-        "vocoder": decoder.vocoder,
-    }
-    return {name: sum(p.numel() for p in module.parameters()) for name, module in modules.items()}
-
-
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """``base`` with ``changes`` in it, section by section."""
     merged = dict(base)
