@@ -36,6 +36,7 @@ GROUPS = {
     "language-model": "agent.bench.generating",
     "prompt": "agent.bench.prompt_window",
     "settings": "agent.bench.settings_cost",
+    "playback": "agent.bench.playback",
 }
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
         first_audio,
         generating,
         listening,
+        playback,
         prompt_window,
         settings_cost,
     )
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
         generating,
         prompt_window,
         settings_cost,
+        playback,
     )
 
 

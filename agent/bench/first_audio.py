@@ -54,6 +54,9 @@ def _measure(
         engine = GenerationEngine(weights.language_model)
         request = TurnRequest(temperature=0.0, max_new_tokens=STEPS)
         stream, early = heard(weights, audio)
+        engine.listen("call", early, request)
+        while not engine.idle:
+            engine.step()
         decoding = decoder.stream()
         times = [clock()]
         tokens = [*early, *stream.finish().tolist()]

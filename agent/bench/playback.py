@@ -1,6 +1,4 @@
-"""Gaps in playback, by how many calls listen at once and by how the decoder divides its time.
-
-    python -m agent.bench.playback --sessions 1 2 4 8 16 --seconds 25
+"""Row group: gaps in playback, by how many calls there are and how the decoder divides its time.
 
 Everything is real, from the client over an embedded Triton server to the models, except the
 listener: playback begins with an answer's first audio, and it has a gap when audio has run out
@@ -11,20 +9,21 @@ after, are counted apart.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from agent.bench.bench import Bench
+from agent.bench.table import Result, Table
 from agent.conversation import AGENT_RATE
 from agent.embedded import EmbeddedServer
-from agent.serving.parameters import ENVIRONMENT_PREFIX, SCHEDULES, SHIPPED_CHECKPOINT
+from agent.serving.parameters import ENVIRONMENT_PREFIX, SCHEDULES
 from agent.speech.request import TurnRequest
 from agent.training.phrasings import read_line
 from agent.triton import VoiceClient
@@ -124,39 +123,49 @@ class Row:
 Calls = Sequence[Sequence[Listened]]
 
 
-def run(
-    sessions: Sequence[int] = (1, 2, 4, 8, 16),
-    schedules: Sequence[str] = SCHEDULES,
-    seconds: float = 25.0,
-    checkpoint: Path = SHIPPED_CHECKPOINT,
-    environment: Mapping[str, str] | None = None,
-) -> list[Row]:
-    """Measure every number of sessions with every schedule, the schedules alternating.
-
-    Args:
-        sessions: Numbers of calls at once.
-        schedules: Values of the decoder's parameter ``schedule``.
-        seconds: How long each measurement runs.
-        checkpoint: Directory of the three models.
-        environment: Further variables for the servers (see agent/serving/parameters.py).
-    """
-    return asyncio.run(_run(sessions, schedules, seconds, checkpoint, environment or {}))
+def run(bench: Bench) -> Sequence[Result]:
+    """Measure every number of calls with every schedule, the schedules alternating."""
+    bench.progress("playback of many calls, nano")
+    sessions, seconds = ((1, 4), 10.0) if bench.quick else ((1, 2, 4, 8, 16), 20.0)
+    rows = asyncio.run(_measure(sessions, seconds, bench.nano.path))
+    return [table(rows, seconds)]
 
 
-def table(rows: Iterable[Row]) -> str:
-    """The rows in Markdown."""
-    lines = [
-        "| sessions | schedule | calls | audio s | gaps/min | gaps s | longest s "
-        "| first audio p50 / p95 s | still silent |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {row.sessions} | {row.schedule} | {row.group} {row.calls} | {row.heard_seconds:.0f} "
-        f"| {row.gaps_per_minute:.1f} | {row.gap_seconds:.1f} | {row.longest_gap:.2f} "
-        f"| {row.first_audio_p50:.2f} / {row.first_audio_p95:.2f} | {row.silent} |"
-        for row in rows
-    ]
-    return "\n".join(lines)
+def table(rows: Iterable[Row], seconds: float) -> Table:
+    """The rows as the benchmark shows them."""
+    return Table(
+        "Playback of many calls at once, nano, both cores",
+        (
+            "calls at once",
+            "schedule",
+            "of which",
+            "audio s",
+            "gaps a minute",
+            "gaps s",
+            "longest s",
+            "first audio p50 / p95 s",
+            "still silent",
+        ),
+        tuple(
+            (
+                str(row.sessions),
+                row.schedule,
+                f"{row.group} {row.calls}",
+                f"{row.heard_seconds:.0f}",
+                f"{row.gaps_per_minute:.1f}",
+                f"{row.gap_seconds:.1f}",
+                f"{row.longest_gap:.2f}",
+                f"{row.first_audio_p50:.2f} / {row.first_audio_p95:.2f}",
+                str(row.silent),
+            )
+            for row in rows
+        ),
+        (
+            f"Wall clock, {seconds:.0f} s each, over the embedded Triton server. First: as many "
+            "calls as the machine carries; later: those that came when it had no more to give. "
+            f"A gap is silence of more than {NOTICED_SECONDS * 1000:.0f} ms inside an answer.",
+        ),
+    )
 
 
 def carried(runs: Iterable[Calls], seconds: float) -> int:
@@ -202,18 +211,12 @@ def _row(schedule: str, sessions: int, group: str, calls: Calls, end: float) -> 
     )
 
 
-async def _run(
-    sessions: Sequence[int],
-    schedules: Sequence[str],
-    seconds: float,
-    checkpoint: Path,
-    environment: Mapping[str, str],
-) -> list[Row]:
+async def _measure(sessions: Sequence[int], seconds: float, checkpoint: Path) -> list[Row]:
     found: list[tuple[str, Calls, float]] = []
     async with contextlib.AsyncExitStack() as stack:
         clients = {}
-        for schedule in schedules:
-            variables = {**environment, f"{ENVIRONMENT_PREFIX}SCHEDULE": schedule}
+        for schedule in SCHEDULES:
+            variables = {f"{ENVIRONMENT_PREFIX}SCHEDULE": schedule}
             server = EmbeddedServer(checkpoint=checkpoint, environment=variables)
             await stack.enter_async_context(server)
             client = VoiceClient([server.url], _PATIENCE, _PATIENCE, request_timeout=60.0)
@@ -221,7 +224,7 @@ async def _run(
             # The first answer of a server is slower than all others.
             await _listen(client, 1, 2 * _STAGGER_SECONDS)
             clients[schedule] = client
-        for count, schedule in itertools.product(sessions, schedules):
+        for count, schedule in itertools.product(sessions, SCHEDULES):
             found.append((schedule, *await _listen(clients[schedule], count, seconds)))
     carries = carried((calls for _, calls, _ in found), seconds)
     rows = [summarise(schedule, calls, carries, end) for schedule, calls, end in found]
@@ -264,18 +267,3 @@ async def _call(client: VoiceClient, call: list[Listened], index: int, lines: li
             await asyncio.sleep(max(0.0, answer.runs_out - time.monotonic()) + _PAUSE_SECONDS)
     finally:
         await session.close()
-
-
-def main() -> None:
-    """Measure and print the table."""
-    parser = argparse.ArgumentParser(description="Gaps in playback with many calls at once")
-    parser.add_argument("--sessions", type=int, nargs="+", default=[1, 2, 4, 8, 16])
-    parser.add_argument("--schedules", nargs="+", choices=SCHEDULES, default=list(SCHEDULES))
-    parser.add_argument("--seconds", type=float, default=25.0)
-    parser.add_argument("--checkpoint", type=Path, default=SHIPPED_CHECKPOINT)
-    options = parser.parse_args()
-    print(table(run(options.sessions, options.schedules, options.seconds, options.checkpoint)))
-
-
-if __name__ == "__main__":
-    main()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +211,8 @@ class Vocoder(nn.Module):
         """A stream whose pieces together are what ``vocode`` gives with the same seed."""
         generator = torch.Generator().manual_seed(seed)
         phase = self.draw_phase(generator)
-        return VocoderStream(self, phase, lambda frames: self.draw(frames, generator))
+        # No closure: a stream can be copied, its random numbers with it.
+        return VocoderStream(self, phase, partial(self.draw, generator=generator))
 
     def check_mel(self, mel: Tensor, name: str = "mel") -> None:
         """Raise a ValueError that names it unless ``mel`` is [80, any] of finite floats."""
