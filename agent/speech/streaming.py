@@ -4,7 +4,8 @@ A layer with symmetric padding looks ahead, so its output lags its input by a fi
 samples until the last piece arrives. Branches with different lags meet in :class:`Join`,
 which holds back those that are ahead. All signals are float tensors [batch, time, channels]:
 pieces are joined in one copy, and torch's convolution of images that have their channels innermost
-is the fastest that a CPU has for them.
+is the fastest that a CPU has for them. What is kept for the next piece is always a copy: a view
+would keep the whole piece in memory, for every layer of every stream.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class ConvStream:
         if count <= 0:
             self.buffer = x
             return x.new_zeros(x.shape[0], 0, self.conv.out_channels)
-        self.buffer = x[:, count * self.stride :]
+        self.buffer = x[:, count * self.stride :].clone()
         # As an image of one row.
         image = F.conv2d(
             x.transpose(1, 2).unsqueeze(2),
@@ -79,7 +80,7 @@ class TransposedConvStream:
         else:
             y[:, :overlap] += self.tail
         end = y.shape[1] - (self.trim if last else overlap)
-        self.tail = y[:, y.shape[1] - overlap :]
+        self.tail = y[:, y.shape[1] - overlap :].clone()
         y = y[:, begin:end]
         return y if self.conv.bias is None else y + self.conv.bias
 

@@ -153,7 +153,7 @@ class _SpectrumStream:
         if last:
             source = torch.cat([source, source[-half - 1 : -1].flip(0)])
         count = max(0, (len(source) - self.n_fft) // self.hop + 1)
-        self.buffer = source[count * self.hop :]
+        self.buffer = source[count * self.hop :].clone()
         if count == 0:
             return source.new_zeros(1, 0, self.n_fft + 2)
         spectrum = torch.fft.rfft(source.unfold(0, self.n_fft, self.hop) * self.window)
@@ -185,7 +185,7 @@ class _InverseSpectrumStream:
             total[0, span] += pieces[:, part : part + self.hop].reshape(-1)
             total[1, span] += squares[:, part : part + self.hop].reshape(-1)
         settled = length - (self.n_fft // 2 if last else self.n_fft - self.hop)
-        self.tail = total[:, settled:]
+        self.tail = total[:, settled:].clone()
         cut = min(self.trim, settled)
         self.trim -= cut
         return total[0, cut:settled] / total[1, cut:settled]
