@@ -393,7 +393,8 @@ class GenerationEngine:
         elif state.transcript:
             spans = self._not_speech
         request = answer.request
-        return Choice(request.temperature, request.top_p, state.random, spans, answer.guard.barred)
+        barred = answer.guard.barred if request.repetition_guard else set()
+        return Choice(request.temperature, request.top_p, state.random, spans, barred)
 
     def _go_on(self, session: str, state: Session, answer: Answer, token: int) -> None:
         """See what the next token completes."""
