@@ -17,66 +17,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from agent.speech.decode_step import SMALL_BYTES, DecodeStep
 from agent.speech.kv_cache import CacheStep, KVCache
 from agent.speech.language_model_config import LanguageModelConfig
-
-# Copies of weights in a second layout are made where all of them together are at most this large.
-_COPY_BYTES = 64 << 20
 
 
 class _Layer(NamedTuple):
     """Views of one block's parameters."""
 
     attention_scale: Tensor
-    query_key_value: _Wide
+    query_key_value: Tensor
     bias: Tensor
     dense: Tensor
     feed_forward_scale: Tensor
-    up: _Wide
+    up: Tensor
     down: Tensor
-
-
-class _Wide:
-    """A matrix with more outputs than inputs, multiplied in the way that suits the row count.
-
-    Measured with MKL on an AMD core, out of cache: one row takes half as long where the matrix lies
-    by inputs, so that long rows are added up one behind the other; 2 to 16 rows take half to nine
-    tenths as long where it lies by outputs and the result does so too, since then the matrix is
-    not repacked.
-
-    Args:
-        weight: [out, in], by outputs.
-        copied: Keep a copy by inputs for single rows.
-    """
-
-    def __init__(self, weight: Tensor, copied: bool):
-        self._weight = weight
-        self._by_inputs = weight.t().contiguous() if copied else weight.t()
-        self._copied = copied
-        self._version = _version(weight)
-
-    @property
-    def stale(self) -> bool:
-        """Whether the weight has changed since it was copied."""
-        return self._copied and _version(self._weight) != self._version
-
-    def transposed(self, x: Tensor) -> Tensor:
-        """[out, n] from [n, in]."""
-        if len(x) == 1:
-            return x.mm(self._by_inputs).t()
-        return torch.mm(self._weight, x.t())
-
-    def biased(self, bias: Tensor, x: Tensor) -> Tensor:
-        """[n, out] from [n, in]."""
-        weight = self._by_inputs if len(x) == 1 else self._weight.t()
-        return torch.addmm(bias, x, weight)
 
 
 class InferencePass:
     """Reads new tokens of several sequences at once into their caches.
 
-    It holds views of the parameters and must be made anew when they move or :attr:`stale` says so.
-    Float32 on a CPU is what it is made and measured for.
+    It holds views of the parameters and must be made anew when they move. Float32 on a CPU is what
+    it is made and measured for. Where each sequence has one new token, a small model goes through
+    :class:`agent.speech.decode_step.DecodeStep` instead.
 
     Args:
         config: The model's sizes.
@@ -97,28 +60,20 @@ class InferencePass:
         self._floor = rope.new_tensor(math.sqrt(config.hidden_size * config.layernorm_epsilon))
         self._zeros = rope.new_zeros(config.hidden_size)
         parts: Any = transformer
-        blocks = parts["encoder"]["layers"]
-        output = parts["output_layer"].weight.detach()
-        wide = [output]
-        for block in blocks:
-            wide += block.self_attention.query_key_value.weight, block.mlp.dense_h_to_4h.weight
-        copied = sum(weight.nbytes for weight in wide) <= _COPY_BYTES
         self._words = parts["embedding"]["word_embeddings"].weight.detach()
-        self._layers = [_views(block, copied) for block in blocks]
+        self._layers = [_views(block) for block in parts["encoder"]["layers"]]
         self._final_scale = parts["encoder"]["final_layernorm"].weight.detach()
-        self._output = _Wide(output, copied)
-
-    @property
-    def stale(self) -> bool:
-        """Whether a weight has changed of which this keeps a copy."""
-        return self._output.stale or any(
-            layer.query_key_value.stale or layer.up.stale for layer in self._layers
-        )
+        self._output = parts["output_layer"].weight.detach()
+        size = sum(weight.nbytes for weight in transformer.parameters())
+        self._decode = DecodeStep(config, transformer, rope) if size <= SMALL_BYTES else None
 
     def __call__(
         self, ids: Tensor, lengths: Sequence[int], caches: Sequence[KVCache], rows: Tensor | None
     ) -> Tensor:
         """Logits; see :meth:`LanguageModel.forward`."""
+        if self._decode is not None and len(ids) == len(lengths):
+            logits = torch.from_numpy(self._decode(ids.numpy(), caches))
+            return logits if rows is None else logits[rows]
         lengths = list(lengths)
         starts = [cache.length for cache in caches]
         steps = [cache.step(length) for cache, length in zip(caches, lengths, strict=True)]
@@ -128,18 +83,18 @@ class InferencePass:
         x = F.embedding(ids, self._words)
         for number, layer in enumerate(self._layers):
             normed = self._norm(x, layer.attention_scale)
-            heads = layer.query_key_value.biased(layer.bias, normed)
+            heads = torch.addmm(layer.bias, normed, layer.query_key_value)
             self._rotate(heads, turns)
             context = self._attend(heads, lengths, steps, masks, number)
             if layer is self._layers[-1] and rows is not None and (len(x), len(rows)) != (1, 1):
                 x, context = x[rows], context[rows]  # the others are only attended to
             x.addmm_(context, layer.dense)
-            wide = layer.up.transposed(self._norm(x, layer.feed_forward_scale))
+            wide = _transposed(layer.up, self._norm(x, layer.feed_forward_scale))
             gated = F.silu(wide[: self._gate]).mul_(wide[self._gate :])
             x.addmm_(gated.t(), layer.down)
         for cache, length in zip(caches, lengths, strict=True):
             cache.advance(length)
-        return self._output.transposed(self._norm(x, self._final_scale)).t().contiguous()
+        return _transposed(self._output, self._norm(x, self._final_scale)).t().contiguous()
 
     def _norm(self, x: Tensor, scale: Tensor) -> Tensor:
         """RMSNorm of [n, hidden]."""
@@ -206,20 +161,24 @@ class InferencePass:
         return torch.cat(contexts)
 
 
-def _version(weight: Tensor) -> int:
-    """Counts changes of the values; tensors of inference mode keep no count and cannot change."""
-    return 0 if weight.is_inference() else weight._version
+def _transposed(weight: Tensor, x: Tensor) -> Tensor:
+    """[out, n] of a weight [out, in] and [n, in].
+
+    With MKL, 2 to 16 rows take half to nine tenths as long where the result lies by outputs, since
+    then the matrix is not repacked.
+    """
+    return torch.mm(weight, x.t())
 
 
-def _views(block: Any, copied: bool) -> _Layer:
+def _views(block: Any) -> _Layer:
     attention, feed_forward = block.self_attention, block.mlp
     return _Layer(
         block.input_layernorm.weight.detach(),
-        _Wide(attention.query_key_value.weight.detach(), copied),
+        attention.query_key_value.weight.detach().t(),
         attention.query_key_value.bias.detach(),
         attention.dense.weight.detach().t(),
         block.post_attention_layernorm.weight.detach(),
-        _Wide(feed_forward.dense_h_to_4h.weight.detach(), copied),
+        feed_forward.dense_h_to_4h.weight.detach(),
         feed_forward.dense_4h_to_h.weight.detach().t(),
     )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -64,6 +65,17 @@ class KVCache:
         )
         self._limit = config.seq_length
         self._store = torch.zeros(shape, device=device, dtype=dtype)
+        self._arrays: npt.NDArray[Any] | None = None
+
+    @property
+    def arrays(self) -> npt.NDArray[Any]:
+        """All keys and values, on the CPU: [layers, 2, groups, capacity, d], without a copy.
+
+        Valid until the next :meth:`reserve`.
+        """
+        if self._arrays is None:
+            self._arrays = self._store.view(-1, 2, *self._store.shape[2:]).numpy()
+        return self._arrays
 
     def truncate(self, length: int) -> None:
         """Forget all tokens from position ``length`` on."""
@@ -89,6 +101,7 @@ class KVCache:
             store = self._store.new_zeros(shape)
             store[:, :, :, : self.length] = self._store[:, :, :, : self.length]
             self._store = store
+            self._arrays = None
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Write one layer's new keys and values [groups, n, d] behind the tokens held.

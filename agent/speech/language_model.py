@@ -312,7 +312,7 @@ class LanguageModel(nn.Module):
             or self.rope.device.type != "cpu"
         ):
             return None
-        if self._inference is None or self._inference.stale:
+        if self._inference is None:
             self._inference = InferencePass(self.config, self.transformer, self.rope)
         return self._inference
 
