@@ -230,6 +230,7 @@ class WhisperVQEncoder(nn.Module):
         )
         self.codebook = nn.Embedding(config.codes, width)
         self.codebook.weight.requires_grad_(False)
+        self._squares: tuple[tuple[int, int], Tensor] | None = None
 
     def convolve(self, mel: Tensor) -> Tensor:
         """Normalised log-mel [batch, n_mels, 2 n] to [batch, n, width] at 50 Hz."""
@@ -318,4 +319,11 @@ class WhisperVQEncoder(nn.Module):
 
     def quantise(self, hidden: Tensor) -> Tensor:
         """Ids of the nearest codes, [..., width] to int64 [...]."""
-        return self.distances(hidden).argmin(-1)
+        codes = self.codebook.weight
+        # The vector's own square is the same for all codes; theirs are kept while they stand.
+        known = (codes.data_ptr(), codes._version)
+        if self._squares is None or self._squares[0] != known:
+            self._squares = known, codes.square().sum(-1)
+        rows = hidden.reshape(-1, hidden.shape[-1])
+        nearest = torch.addmm(self._squares[1], rows, codes.T, alpha=-2.0).argmin(-1)
+        return nearest.view(hidden.shape[:-1])

@@ -100,7 +100,8 @@ class SegmentStream:
         mirror = self._samples[-half - 1 : -1][::-1] if mirrored else np.zeros(half, np.float32)
         self._samples = np.concatenate([self._samples, mirror])
         valid = np.arange(self._start, end) * self._tokenizer.frame_samples < self.received
-        return [self._compute(end, CONV_STRIDE * end, torch.from_numpy(valid))]
+        mask = None if valid.all() else torch.from_numpy(valid)
+        return [self._compute(end, CONV_STRIDE * end, mask)]
 
     def _window_end(self, mel_frames: int) -> int:
         """The sample at which the last of so many windows ends."""
