@@ -15,7 +15,7 @@ from scipy.fft import irfft, next_fast_len, rfft
 from scipy.signal import lfilter, resample_poly
 from torch import Tensor
 
-from agent.training.data import SAMPLE_RATE
+from agent.training.shards import SAMPLE_RATE
 
 Audio = npt.NDArray[np.float32]
 PHONE_RATE = 8_000

@@ -29,9 +29,11 @@ from agent.speech.prompt import (
 )
 from agent.speech.text_tokenizer import TextTokenizer
 from agent.speech.tokenizer import SpeechTokenizer
-from agent.training.augment import phone_band, vary
-from agent.training.data import SAMPLE_RATE, Corpus
+from agent.training.augment import Audio, phone_band, vary
+from agent.training.data import Corpus
 from agent.training.phrasings import Line
+from agent.training.recipe import Section
+from agent.training.shards import SAMPLE_RATE
 
 Codes = npt.NDArray[np.int64]
 GIVEN, TEXT, SPEECH = 0, 1, 2
@@ -45,29 +47,29 @@ def stream_codes(tokenizer: SpeechTokenizer, audio: npt.NDArray[np.float32]) -> 
 
 def hear(
     corpus: Corpus, indices: Sequence[int], tokenizer: SpeechTokenizer, seed: int
-) -> Iterator[Codes]:
-    """Codes of callers' utterances, each as one random phone line and one detector leave it.
+) -> Iterator[tuple[int, Codes]]:
+    """Indices and codes of callers' utterances, as random phone lines and a detector leave them.
 
     Before the words 0 to 0.5 s of quiet, which also moves them against the token grid; after them
     0.1 to 0.8 s.
     """
-    for index in indices:
+    for index, utterance in corpus.read(indices):
         rng = np.random.default_rng((seed, index))
         before, after = rng.uniform(0.0, 0.5), rng.uniform(0.1, 0.8)
         quiet = (int(before * SAMPLE_RATE), int(after * SAMPLE_RATE))
-        yield stream_codes(tokenizer, vary(np.pad(corpus[index].audio, quiet), rng).audio)
+        yield index, stream_codes(tokenizer, vary(np.pad(utterance.audio, quiet), rng).audio)
 
 
-def hear_plainly(corpus: Corpus, index: int, tokenizer: SpeechTokenizer) -> Codes:
+def hear_plainly(audio: Audio, tokenizer: SpeechTokenizer) -> Codes:
     """Codes of an utterance over a clean phone line, with the quiet of an average turn."""
     quiet = (SAMPLE_RATE // 5, SAMPLE_RATE * 2 // 5)
-    return stream_codes(tokenizer, phone_band(np.pad(corpus[index].audio, quiet)))
+    return stream_codes(tokenizer, phone_band(np.pad(audio, quiet)))
 
 
-def spoken_codes(corpus: Corpus, index: int, tokenizer: SpeechTokenizer) -> Codes:
+def spoken_codes(audio: Audio, tokenizer: SpeechTokenizer) -> Codes:
     """Codes of an utterance by the agent's voice, as the decoder learns to speak them."""
     codes: Codes
-    (codes,) = tokenizer.encode([phone_band(corpus[index].audio)])
+    (codes,) = tokenizer.encode([phone_band(audio)])
     return codes
 
 
@@ -93,8 +95,9 @@ class Takes:
         return self._rows[index]
 
     @staticmethod
-    def save(path: Path, indices: Sequence[int], rows: Sequence[Codes]) -> None:
-        """Write codes; the file appears only when it is whole."""
+    def save(path: Path, codes_of: Iterable[tuple[int, Codes]]) -> None:
+        """Write indices and their codes; the file appears only when it is whole."""
+        indices, rows = zip(*codes_of, strict=True)
         partial = path.with_suffix(".tmp.npz")
         ends = np.cumsum([len(row) for row in rows])
         codes = np.concatenate(rows).astype(np.int32)
@@ -102,8 +105,7 @@ class Takes:
         partial.rename(path)
 
 
-@dataclass(frozen=True)
-class Mixture:
+class Mixture(Section):
     """How scenes are drawn.
 
     Attributes:
@@ -183,12 +185,12 @@ class Conversations:
         self._tokenizer = tokenizer
         self._mixture = mixture
         self._interleave = Interleave()
-        texts = {index: corpus[index].text for index in (*callers, *sentences)}
+        texts = {index: corpus.text(index) for index in (*callers, *sentences)}
         self._answers: dict[str, list[int]] = {}
         for index in corpus.indices(role="agent", canonical=True):
-            utterance = corpus[index]
-            assert utterance.intent is not None
-            self._answers[utterance.intent] = self._answer(utterance.text, spoken[index])
+            intent = corpus.intent(index)
+            assert intent is not None
+            self._answers[intent] = self._answer(corpus.text(index), spoken[index])
         self._readings: list[tuple[str, list[int]]] = []
         for index in sentences:
             try:
@@ -201,7 +203,7 @@ class Conversations:
         greeting = next(intent for intent in line.intents if intent.instruction)
         self._greet = self._prompt.typed(greeting.instruction or "")
         self._greeting = self._answers[greeting.name]
-        intents = {index: corpus[index].intent for index in callers}
+        intents = {index: corpus.intent(index) for index in callers}
         self._questions = [(index, intent) for index, intent in intents.items() if intent]
         self._words = [(index, tokenizer.encode_plain(texts[index])) for index in callers]
 

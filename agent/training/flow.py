@@ -11,7 +11,6 @@ one, and in part have the mel of their first blocks given.
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,9 +29,40 @@ from agent.training.augment import Audio, phone_band
 from agent.training.data import Corpus
 from agent.training.loop import Average, Loop, parameter_count
 from agent.training.mel import HOP, SAMPLE_RATE, log_mel, to_decoder_rate
+from agent.training.recipe import Section
 from agent.training.voices import AGENT_VOICE
 
 TOKEN_SAMPLES = 1280  # of 16 kHz audio
+
+
+class Settings(Section):
+    """The recipe; see the comments of ``agent/nano/recipe_flow.yaml``."""
+
+    section = "flow"
+
+    model: dict[str, Any]
+    decoding: dict[str, int | float]
+    steps: int
+    batch: int
+    lengths: list[int]
+    answers: list[tuple[int, float]]
+    prior: float
+    lr: float
+    average: float
+    bfloat16: bool
+    report_every: int
+    judge_every: int
+    seed: int
+
+    def answers_at(self, step: int) -> float:
+        """How much more often than others the agent's answers are drawn at a step."""
+        return [weight for first, weight in self.answers if first <= step][-1]
+
+    @property
+    def hidden(self) -> float:
+        """Share of the windows whose conditions are hidden, for guidance."""
+        content = self.model["decoder"]["cfm_params"]["content"]
+        return float(content["training_cfg_rate"])
 
 
 @dataclass(frozen=True)
@@ -58,7 +88,7 @@ class StandIn:
 
     def __init__(self, corpus: Corpus, codes: int, seed: int, rounds: int = 15) -> None:
         train = corpus.indices(voice=AGENT_VOICE, split="train")
-        vectors = torch.cat([self._describe(corpus[index].audio) for index in train])
+        vectors = torch.cat([self._describe(u.audio) for _, u in corpus.read(train)])
         generator = torch.Generator().manual_seed(seed)
         self.centres = vectors[torch.randperm(len(vectors), generator=generator)[:codes]].clone()
         for _ in range(rounds):
@@ -91,8 +121,7 @@ def load_takes(
 ) -> list[Take]:
     """The utterances of the agent's voice in a split."""
     takes = []
-    for index in corpus.indices(voice=AGENT_VOICE, split=split):
-        utterance = corpus[index]
+    for _, utterance in corpus.read(corpus.indices(voice=AGENT_VOICE, split=split)):
         tokens = encode(utterance.audio)
         frames = flow.frames(len(tokens))
         audio = torch.from_numpy(to_decoder_rate(utterance.audio))
@@ -107,13 +136,12 @@ def load_takes(
 class Windows:
     """Draws batches of windows of equal length from utterances."""
 
-    def __init__(self, takes: list[Take], flow: Flow, lengths: list[int], seed: int) -> None:
+    def __init__(self, takes: list[Take], flow: Flow, lengths: list[int]) -> None:
         self.takes, self.flow, self.lengths = takes, flow, lengths
-        self.rng = np.random.default_rng(seed)
 
-    def draw(self, size: int, answers: float = 1.0) -> Batch:
+    def draw(self, rng: np.random.Generator, size: int, answers: float = 1.0) -> Batch:
         """Draw ``size`` windows; ``answers`` of the agent's answers for one of anything else."""
-        rng, flow = self.rng, self.flow
+        flow = self.flow
         block = flow.config.encoder.block_size
         count = int(rng.choice(self.lengths))
         if rng.random() < 0.3:
@@ -174,10 +202,10 @@ def flow_losses(
 @torch.no_grad()
 def judge(flow: Flow, takes: list[Take], lengths: list[int], batches: int = 12) -> dict[str, float]:
     """Losses on held-out utterances, with the same windows, times and noise at every call."""
-    windows = Windows(takes, flow, lengths, seed=0)
-    generator = torch.Generator().manual_seed(0)
+    windows = Windows(takes, flow, lengths)
+    rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
     flow.eval()
-    figures = [flow_losses(flow, windows.draw(8), 0.0, generator) for _ in range(batches)]
+    figures = [flow_losses(flow, windows.draw(rng, 8), 0.0, generator) for _ in range(batches)]
     flow.train()
     return {
         "held_out_matching": float(sum(m for m, _ in figures)) / batches,
@@ -196,7 +224,7 @@ def initialise(flow: Flow, seed: int) -> None:
     torch.nn.init.zeros_(flow.decoder.estimator.final_proj.weight)
 
 
-def export(flow: Flow, settings: dict[str, Any], directory: Path) -> None:
+def export(flow: Flow, model: dict[str, Any], decoding: dict[str, int | float], directory: Path) -> None:
     """Write ``flow.pt`` (fp16) and the sections ``flow`` and ``decoding`` of ``config.yaml``.
 
     A section of another recipe that is already there stays.
@@ -206,71 +234,77 @@ def export(flow: Flow, settings: dict[str, Any], directory: Path) -> None:
     torch.save(tensors, directory / "flow.pt")
     path = directory / "config.yaml"
     whole = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    ours = {"flow": settings["model"], "decoding": settings["decoding"]}
+    ours = {"flow": model, "decoding": decoding}
     whole = {"sample_rate": SAMPLE_RATE, "spk_embed_dim": 192} | whole | ours
     path.write_text(yaml.safe_dump(whole, sort_keys=False), encoding="utf-8")
 
 
-def main() -> None:
-    """Train, reporting to the terminal; ``--export`` writes the averaged weights at the end."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--settings", type=Path, required=True)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument(
-        "--tokenizer", type=Path, help="its checkpoint; without it, the first stage"
-    )
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--export", type=Path, help="directory of the decoder checkpoint")
-    arguments = parser.parse_args()
-    settings = yaml.safe_load(arguments.settings.read_text(encoding="utf-8"))
-    torch.set_num_threads(1)
-    torch.manual_seed(settings["seed"])  # this process is the training's own
-    flow = Flow(FlowConfig.from_mapping(settings["model"], SAMPLE_RATE, arguments.settings))
-    initialise(flow, settings["seed"])
-    average = Average(flow, settings["average"])
-    optimizer = torch.optim.AdamW(
-        flow.parameters(), lr=settings["lr"], betas=(0.9, 0.98), weight_decay=0.01, fused=True
-    )
-    parts = {"model": flow, "optimizer": optimizer, "average": average}
-    loop = Loop(arguments.out, settings["steps"], settings["lr"], parts)
+def run(
+    settings: Settings, corpus: Corpus, tokenizer: Path | None, out: Path, to: Path | None
+) -> None:
+    """Train, or go on where a stopped run was.
 
-    corpus = Corpus(arguments.data)
+    Args:
+        settings: The recipe.
+        corpus: Recordings of the agent's voice.
+        tokenizer: The finished tokenizer's checkpoint; None for a first stage on stand-in codes.
+        out: Directory of the training.
+        to: Directory of the decoder checkpoint to write; None to write none.
+
+    Raises:
+        CheckpointError: The recipe's ``model`` is none.
+        ValueError: The corpus has no utterance to learn from.
+    """
+    torch.manual_seed(settings.seed)  # the parts that start as torch starts them
+    flow = Flow(FlowConfig.from_mapping(settings.model, SAMPLE_RATE, "settings"))
+    initialise(flow, settings.seed)
     encode = (
-        phone_tokens(SpeechTokenizer.from_pretrained(arguments.tokenizer))
-        if arguments.tokenizer
-        else StandIn(corpus, flow.config.vocab_size, settings["seed"])
+        phone_tokens(SpeechTokenizer.from_pretrained(tokenizer))
+        if tokenizer
+        else StandIn(corpus, flow.config.vocab_size, settings.seed)
     )
     takes = load_takes(corpus, encode, flow, "train")
     held_out = load_takes(corpus, encode, flow, "held_out")
+    average = train(settings, flow, takes, held_out, out)
+    if to:
+        average.copy_to(flow)
+        export(flow, settings.model, settings.decoding, to)
+
+
+def train(
+    settings: Settings, flow: Flow, takes: list[Take], held_out: list[Take], out: Path
+) -> Average:
+    """Train a flow on takes, or go on where a stopped run was.
+
+    Returns:
+        The averaged weights.
+    """
+    average = Average(flow, settings.average)
+    optimizer = torch.optim.AdamW(
+        flow.parameters(), lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True
+    )
+    parts = {"model": flow, "optimizer": optimizer, "average": average}
+    loop = Loop(out, settings.steps, settings.lr, parts, settings.seed)
     minutes = sum(take.mel.shape[1] for take in takes) * HOP / SAMPLE_RATE / 60
     print(f"{parameter_count([flow]):,} parameters, {len(takes)} utterances, {minutes:.1f} min")
-
-    windows = Windows(takes, flow, settings["lengths"], settings["seed"] + loop.step)
-    generator = torch.Generator().manual_seed(settings["seed"] + loop.step)
-    hidden = settings["model"]["decoder"]["cfm_params"]["content"]["training_cfg_rate"]
+    windows = Windows(takes, flow, settings.lengths)
     sums, counted = torch.zeros(2), 0
     flow.train()
     while loop.step < loop.steps:
-        answers = [weight for step, weight in settings["answers"] if step <= loop.step][-1]
-        batch = windows.draw(settings["batch"], answers)
-        with torch.autocast("cpu", torch.bfloat16, enabled=settings["bfloat16"]):
-            matching, prior = flow_losses(flow, batch, hidden, generator)
-        loop.advance(optimizer, matching + settings["prior"] * prior)
+        draws = loop.begin()
+        batch = windows.draw(draws.numpy, settings.batch, settings.answers_at(loop.step))
+        with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
+            matching, prior = flow_losses(flow, batch, settings.hidden, draws.torch)
+        loop.advance(optimizer, matching + settings.prior * prior)
         average.update(flow, loop.step)
         sums += torch.stack([matching, prior]).detach()
         counted += 1
-        if loop.step % settings["report_every"] == 0:
+        if loop.step % settings.report_every == 0:
             mean = (sums / counted).tolist()
             figures = {"matching": mean[0], "prior": mean[1]}
-            if loop.step % settings["judge_every"] == 0:
-                figures |= judge(flow, held_out, settings["lengths"])
+            if loop.step % settings.judge_every == 0:
+                figures |= judge(flow, held_out, settings.lengths)
             loop.report(**figures)
             sums, counted = torch.zeros(2), 0
     loop.save()
-    if arguments.export:
-        average.copy_to(flow)
-        export(flow, settings, arguments.export)
-
-
-if __name__ == "__main__":
-    main()
+    return average

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from safetensors.torch import save_file
 from torch import nn
 
@@ -22,13 +21,17 @@ from agent.training.conversations import Mixture
 from agent.training.data import Corpus
 from agent.training.loop import Average
 from agent.training.phrasings import Line
+from agent.training.recipe import Section
 
 _SYSTEMS = (SPEECH_SYSTEM, TEXT_SYSTEM, TRANSCRIBE_SYSTEM)
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The recipe; see the comments of ``agent/nano/recipe_language_model.yaml``."""
+class Sizes(Section):
+    """A language model to begin from nothing; named as in the published ``config.json``.
+
+    Attributes:
+        text_tokens: Pieces of text, the 256 bytes included.
+    """
 
     hidden_size: int
     num_layers: int
@@ -38,6 +41,14 @@ class Settings:
     ffn_hidden_size: int
     seq_length: int
     text_tokens: int
+
+
+class Settings(Sizes):
+    """The recipe; see the comments of ``agent/nano/recipe_language_model.yaml``."""
+
+    section = "language_model"
+
+    line: Path
     takes: int
     first_takes: int
     mixture: Mixture
@@ -54,30 +65,26 @@ class Settings:
     report_every: int
     seed: int
 
-    @classmethod
-    def read(cls, path: Path) -> Settings:
-        """Read the recipe's own part of a settings file.
 
-        Raises:
-            ValueError: A field is missing or unknown; names it.
-        """
-        values = dict(yaml.safe_load(path.read_text(encoding="utf-8"))["language_model"])
-        for kind, given in ((cls, values), (Mixture, values.get("mixture", {}))):
-            wrong = {item.name for item in fields(kind)} ^ set(given)
-            if wrong:
-                raise ValueError(f"{path}: field {sorted(wrong)[0]!r} is missing or unknown")
-        values["mixture"] = Mixture(**values["mixture"])
-        return cls(**values)
-
-
-def write_layout(settings: Settings, line: Line, corpus: Corpus, codes: int, out: Path) -> None:
-    """Write the checkpoint's files but for the weights: configs and a text tokenizer."""
-    out.mkdir(parents=True, exist_ok=True)
-    texts = [utterance.text for utterance in corpus if utterance.split == "train"]
+def nano_texts(line: Line, corpus: Corpus) -> list[str]:
+    """What the nano's text pieces are learnt from, the words of every prompt often enough."""
+    texts = [corpus.text(index) for index in corpus.indices(split="train")]
     # The prompts are in every conversation: their words should be short.
     texts += [*_SYSTEMS, "Say this: ", "streaming_transcription\n"] * 2000
     texts += [f"\n{intent.instruction}" for intent in line.intents if intent.instruction] * 2000
-    texts += [intent.answer for intent in line.intents] * 200
+    return texts + [intent.answer for intent in line.intents] * 200
+
+
+def write_layout(settings: Sizes, texts: Iterable[str], codes: int, out: Path) -> None:
+    """Write a checkpoint's files but for the weights: configs and a text tokenizer.
+
+    Args:
+        settings: The model's sizes.
+        texts: What the pieces of the text tokenizer are learnt from.
+        codes: Number of speech codes.
+        out: The directory; made if missing.
+    """
+    out.mkdir(parents=True, exist_ok=True)
     tokens = byte_pairs.learn(texts, settings.text_tokens)
     size = byte_pairs.write(tokens, codes, out, settings.seq_length)
     first = len(tokens)

@@ -6,7 +6,6 @@ as its source; the pitch predictor learns the measured pitch beside it.
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,33 @@ from torch.nn.utils.parametrize import remove_parametrizations
 from agent.speech.checkpoint import unfold_weight_norm
 from agent.speech.vocoder import Vocoder
 from agent.training.data import Corpus
-from agent.training.loop import Average, Loop, parameter_count
+from agent.training.loop import Average, Draws, Loop, parameter_count
 from agent.training.mel import HOP, SAMPLE_RATE, log_mel, pitch, to_decoder_rate
+from agent.training.recipe import Section
 from agent.training.voices import AGENT_VOICE
+
+
+class Settings(Section):
+    """The recipe; ``agent/nano/recipe_vocoder.yaml``.
+
+    Attributes:
+        model: The section ``hift`` of the decoder's config.yaml.
+        batch: Segments in a step.
+        frames: Mel frames of a segment.
+        average: Decay of the averaged weights.
+    """
+
+    section = "vocoder"
+
+    model: dict[str, Any]
+    steps: int
+    batch: int
+    frames: int
+    lr: float
+    average: float
+    bfloat16: bool
+    report_every: int
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -36,17 +59,16 @@ class Take:
     f0: Tensor
 
 
-def load_takes(data: Path, voice: str, cache: Path, shortest: int) -> list[Take]:
+def load_takes(corpus: Corpus, voice: str, cache: Path, shortest: int) -> list[Take]:
     """Every training utterance of a voice that has at least ``shortest`` frames.
 
     The measured features are kept in ``cache``, since the pitch takes a while.
     """
     if cache.is_file():
         return [Take(*parts) for parts in torch.load(cache, weights_only=True)]
-    corpus = Corpus(data)
     takes = []
-    for index in corpus.indices(voice=voice, split="train"):
-        audio = to_decoder_rate(corpus[index].audio)
+    for _, utterance in corpus.read(corpus.indices(voice=voice, split="train")):
+        audio = to_decoder_rate(utterance.audio)
         frames = len(audio) // HOP
         if frames < shortest:
             continue
@@ -54,7 +76,7 @@ def load_takes(data: Path, voice: str, cache: Path, shortest: int) -> list[Take]
         wave = torch.from_numpy(audio)
         takes.append(Take(wave, log_mel(wave), torch.from_numpy(pitch(audio, frames))))
     if not takes:
-        raise ValueError(f"{data}: no utterance of voice {voice!r} to learn from")
+        raise ValueError(f"no utterance of voice {voice!r} has {shortest} frames to learn from")
     cache.parent.mkdir(parents=True, exist_ok=True)
     torch.save([(t.audio, t.mel, t.f0) for t in takes], cache)
     return takes
@@ -137,69 +159,80 @@ def export(model: Vocoder, config: dict[str, Any], directory: Path) -> None:
     path.write_text(yaml.safe_dump(whole, sort_keys=False), encoding="utf-8")
 
 
-def main() -> None:
-    """Train, reporting to the terminal; ``--export`` writes the checkpoint at the end."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--settings", type=Path, required=True)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--export", type=Path, help="directory of the decoder checkpoint")
-    arguments = parser.parse_args()
-    settings = yaml.safe_load(arguments.settings.read_text(encoding="utf-8"))
-    torch.set_num_threads(1)
-    model = Vocoder.from_config(settings["model"], arguments.settings)
-    initialise(model, settings["seed"])
+def run(settings: Settings, corpus: Corpus, out: Path, to: Path | None) -> None:
+    """Train, or go on where a stopped run was.
+
+    Args:
+        settings: The recipe.
+        corpus: Recordings of the agent's voice.
+        out: Directory of the training.
+        to: Directory of the decoder checkpoint to write; None to write none.
+
+    Raises:
+        CheckpointError: The recipe's ``model`` is none.
+        ValueError: The corpus has no utterance to learn from.
+    """
+    torch.manual_seed(settings.seed)  # the parts that start as torch starts them
+    model = Vocoder.from_config(settings.model, "settings")
+    initialise(model, settings.seed)
+    takes = load_takes(corpus, AGENT_VOICE, out / "takes.pt", settings.frames + 1)
+    average = train(settings, model, takes, out)
+    if to:
+        average.copy_to(model)
+        for module in _convolutions(model):
+            remove_parametrizations(module, "weight")
+        export(model, settings.model, to)
+
+
+def train(settings: Settings, model: Vocoder, takes: list[Take], out: Path) -> Average:
+    """Train a vocoder on takes, or go on where a stopped run was.
+
+    Its convolutions are weight-normed here, and stay so.
+
+    Returns:
+        The averaged weights.
+    """
     for module in _convolutions(model):
         weight_norm(module)
-    average = Average(model, settings["average"])
+    average = Average(model, settings.average)
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=settings["lr"], betas=(0.8, 0.99), weight_decay=0.01
+        model.parameters(), lr=settings.lr, betas=(0.8, 0.99), weight_decay=0.01
     )
-    loop = Loop(
-        arguments.out,
-        settings["steps"],
-        settings["lr"],
-        {"model": model, "optimizer": optimizer, "average": average},
-    )
-    takes = load_takes(
-        arguments.data, AGENT_VOICE, arguments.out / "takes.pt", settings["frames"] + 1
-    )
+    parts = {"model": model, "optimizer": optimizer, "average": average}
+    loop = Loop(out, settings.steps, settings.lr, parts, settings.seed)
     seconds = sum(len(take.audio) for take in takes) / SAMPLE_RATE
     print(
         f"{parameter_count([model]):,} parameters, {len(takes)} utterances, {seconds / 60:.1f} min"
     )
-    rng = np.random.default_rng(settings["seed"] + loop.step)
-    noise_source = torch.Generator().manual_seed(settings["seed"] + loop.step)
     sums = torch.zeros(3)
     while loop.step < loop.steps:
-        mel, f0, wave = draw_batch(takes, settings["batch"], settings["frames"], rng)
+        draws = loop.begin()
+        mel, f0, wave = draw_batch(takes, settings.batch, settings.frames, draws.numpy)
         predicted = model.f0(mel)
         # Late in the training the filter also meets the pitch it will be given when it serves.
-        driven = predicted.detach() if loop.step > loop.steps // 2 and rng.random() < 0.3 else f0
-        phase = model.draw_phase(noise_source).expand(len(mel), -1)
-        noise = torch.randn(
-            len(mel), model.config.nb_harmonics + 1, wave.shape[1], generator=noise_source
-        )
-        source = model.source(driven, phase, noise)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            made = model(mel, source)
+        late = loop.step > loop.steps // 2 and draws.numpy.random() < 0.3
+        made = synthesise(model, mel, predicted.detach() if late else f0, draws, settings.bfloat16)
         mel_loss = (log_mel(made) - mel).abs().mean()
         stft_loss = stft_distance(made, wave)
         f0_loss = pitch_distance(predicted, f0)
         loop.advance(optimizer, 2 * mel_loss + stft_loss + f0_loss, clip=5.0)
         average.update(model, loop.step)
         sums += torch.stack([mel_loss, stft_loss, f0_loss]).detach()
-        if loop.step % settings["report_every"] == 0:
-            mean = (sums / settings["report_every"]).tolist()
+        if loop.step % settings.report_every == 0:
+            mean = (sums / settings.report_every).tolist()
             loop.report(mel=mean[0], stft=mean[1], f0=mean[2])
             sums.zero_()
     loop.save()
-    if arguments.export:
-        average.copy_to(model)
-        for module in _convolutions(model):
-            remove_parametrizations(module, "weight")
-        export(model, settings["model"], arguments.export)
+    return average
 
 
-if __name__ == "__main__":
-    main()
+def synthesise(model: Vocoder, mel: Tensor, f0: Tensor, draws: Draws, bfloat16: bool) -> Tensor:
+    """Audio [b, frames * 256] of mel [b, 80, frames] with a source at f0 [b, frames], in Hz."""
+    phase = model.draw_phase(draws.torch).expand(len(mel), -1)
+    noise = torch.randn(
+        len(mel), model.config.nb_harmonics + 1, mel.shape[-1] * HOP, generator=draws.torch
+    )
+    source = model.source(f0, phase, noise)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
+        made: Tensor = model(mel, source)
+    return made
