@@ -11,8 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _OPTIONS = {
-    "--data": "directory of shards that `train corpus` wrote",
+    "--settings": "YAML file of the recipe",
+    "--data": "directory of shards to read",
+    "--texts": "directory with *.txt files, a text a line",
     "--tokenizer": "the finished speech tokenizer's checkpoint",
+    "--text-to-token": "the finished text-to-token model's checkpoint",
+    "--start": "checkpoint of a language model to begin with",
     "--out": "directory of this run: what resumes it, and its log.jsonl",
     "--export": "directory of the checkpoint to write at the end",
 }
@@ -25,7 +29,7 @@ class Part:
     Attributes:
         help: What it does, in a line.
         run: Runs it.
-        options: Options it needs, besides ``--settings``.
+        options: Options it needs.
         optional: Options it can do without.
         flags: Switches, with what they do.
     """
@@ -42,7 +46,6 @@ def add_parts(parser: argparse.ArgumentParser) -> None:
     parts = parser.add_subparsers(dest="part", required=True, metavar="PART")
     for name, part in PARTS.items():
         command = parts.add_parser(name, help=part.help, description=part.help)
-        command.add_argument("--settings", type=Path, required=True, help="YAML file of the recipe")
         for option in (*part.options, *part.optional):
             required = option in part.options
             command.add_argument(option, type=Path, required=required, help=_OPTIONS[option])
@@ -121,6 +124,51 @@ def _language_model(options: argparse.Namespace) -> None:
     recipe.run(options.export)
 
 
+def _encode(options: argparse.Namespace) -> None:
+    from agent.speech.tokenizer import SpeechTokenizer
+    from agent.training import preparing
+
+    settings = preparing.Settings.read(options.settings)
+    tokenizer = SpeechTokenizer.from_pretrained(options.tokenizer)
+    preparing.encode(settings, options.data, tokenizer, options.out)
+
+
+def _texts(options: argparse.Namespace) -> None:
+    from agent.training import preparing
+
+    preparing.texts(options.texts, options.out)
+
+
+def _text_to_token(options: argparse.Namespace) -> None:
+    from agent.training import text_to_token
+
+    settings = text_to_token.Settings.read(options.settings)
+    text_to_token.run(settings, options.start, options.out, options.export)
+
+
+def _interleave(options: argparse.Namespace) -> None:
+    from agent.training import interleaving
+    from agent.training.text_to_token import TextToToken
+
+    settings = interleaving.Settings.read(options.settings)
+    model = TextToToken.from_pretrained(options.text_to_token)
+    interleaving.run(settings, options.data, model, options.out)
+
+
+def _pretrain(options: argparse.Namespace) -> None:
+    from agent.training import pretraining
+
+    settings = pretraining.Settings.read(options.settings)
+    pretraining.run(settings, options.start, options.out, options.export)
+
+
+def _finetune(options: argparse.Namespace) -> None:
+    from agent.training import finetuning
+
+    settings = finetuning.Settings.read(options.settings)
+    finetuning.run(settings, options.start, options.out, options.export)
+
+
 def _nano(options: argparse.Namespace) -> None:
     """Every recipe of the checkpoint that ships, one behind the other; each resumes."""
     out, export = options.out, options.export
@@ -142,22 +190,60 @@ PARTS = {
     "nano": Part(
         "all recipes of the checkpoint that ships; --settings is the directory agent/nano",
         _nano,
-        ("--out", "--export"),
+        ("--settings", "--out", "--export"),
     ),
-    "corpus": Part("render what the other recipes learn from", _corpus, ("--out",)),
-    "tokenizer": Part("train a speech tokenizer", _tokenizer, ("--data", "--out"), ("--export",)),
-    "vocoder": Part("train a vocoder", _vocoder, ("--data", "--out"), ("--export",)),
+    "corpus": Part(
+        "render what the other recipes learn from",
+        _corpus,
+        (
+            "--settings",
+            "--out",
+        ),
+    ),
+    "tokenizer": Part(
+        "train a speech tokenizer", _tokenizer, ("--settings", "--data", "--out"), ("--export",)
+    ),
+    "vocoder": Part("train a vocoder", _vocoder, ("--settings", "--data", "--out"), ("--export",)),
     "flow": Part(
         "train a flow; without --tokenizer a first stage on stand-in codes",
         _flow,
-        ("--data", "--out"),
+        ("--settings", "--data", "--out"),
         ("--tokenizer", "--export"),
     ),
     "language-model": Part(
         "train the nano language model",
         _language_model,
-        ("--data", "--tokenizer", "--out"),
+        ("--settings", "--data", "--tokenizer", "--out"),
         ("--export",),
         (("--hear", "only tokenise callers, all takes, for a process beside the training"),),
+    ),
+    "texts": Part("write text files as data", _texts, ("--texts", "--out")),
+    "encode": Part(
+        "write the speech codes of audio as data",
+        _encode,
+        ("--settings", "--data", "--tokenizer", "--out"),
+    ),
+    "text-to-token": Part(
+        "train a model that gives the speech codes of a text",
+        _text_to_token,
+        ("--settings", "--out"),
+        ("--start", "--export"),
+    ),
+    "interleave": Part(
+        "turn spans of texts into speech codes",
+        _interleave,
+        ("--settings", "--data", "--text-to-token", "--out"),
+    ),
+    "pretrain": Part(
+        "train a language model on a mix of speech and text",
+        _pretrain,
+        ("--settings", "--out"),
+        ("--start", "--export"),
+    ),
+    "finetune": Part(
+        "train a language model on spoken dialogues",
+        _finetune,
+        ("--settings", "--out"),
+        ("--start", "--export"),
     ),
 }

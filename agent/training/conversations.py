@@ -31,12 +31,12 @@ from agent.speech.text_tokenizer import TextTokenizer
 from agent.speech.tokenizer import SpeechTokenizer
 from agent.training.augment import Audio, phone_band, vary
 from agent.training.data import Corpus
+from agent.training.examples import GIVEN, SPEECH, TEXT, Example
 from agent.training.phrasings import Line
 from agent.training.recipe import Section
 from agent.training.shards import SAMPLE_RATE
 
 Codes = npt.NDArray[np.int64]
-GIVEN, TEXT, SPEECH = 0, 1, 2
 
 
 def stream_codes(tokenizer: SpeechTokenizer, audio: npt.NDArray[np.float32]) -> Codes:
@@ -137,25 +137,11 @@ class Mixture(Section):
 
 
 @dataclass(frozen=True)
-class Exchange:
-    """A turn and its answer.
-
-    Attributes:
-        ids: In order.
-        kinds: For each id what it is to predict it: nothing (``GIVEN``), ``TEXT`` (the end counts
-            as text) or ``SPEECH``.
-    """
-
-    ids: list[int]
-    kinds: list[int]
-
-
-@dataclass(frozen=True)
 class Scene:
     """The ids that start a conversation, and exchanges of which each alone goes on from there."""
 
     start: list[int]
-    exchanges: list[Exchange]
+    exchanges: list[Example]
 
 
 class Conversations:
@@ -278,14 +264,14 @@ class Conversations:
             exchanges.append(self._exchange(self._prompt.say(text), answer))
         return Scene(start, exchanges)
 
-    def _exchange(self, user: Sequence[int], answer: Sequence[int], whole: bool = True) -> Exchange:
+    def _exchange(self, user: Sequence[int], answer: Sequence[int], whole: bool = True) -> Example:
         kinds = [SPEECH if self._tokenizer.is_speech(i) else TEXT for i in answer]
         # An answer ends with the id that begins the next turn.
         ids, kinds = [*answer, self._prompt.user], [*kinds, TEXT]
         if not whole:
             end = kinds.index(SPEECH)
             ids, kinds = ids[:end], kinds[:end]
-        return Exchange([*user, *ids], [GIVEN] * len(user) + kinds)
+        return Example([*user, *ids], [GIVEN] * len(user) + kinds)
 
     def _noisy(self, takes: Sequence[Takes], index: int, rng: np.random.Generator) -> list[int]:
         codes = takes[rng.integers(len(takes))][index]

@@ -224,7 +224,9 @@ def initialise(flow: Flow, seed: int) -> None:
     torch.nn.init.zeros_(flow.decoder.estimator.final_proj.weight)
 
 
-def export(flow: Flow, model: dict[str, Any], decoding: dict[str, int | float], directory: Path) -> None:
+def export(
+    flow: Flow, model: dict[str, Any], decoding: dict[str, int | float], directory: Path
+) -> None:
     """Write ``flow.pt`` (fp16) and the sections ``flow`` and ``decoding`` of ``config.yaml``.
 
     A section of another recipe that is already there stays.

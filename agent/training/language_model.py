@@ -9,21 +9,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from agent.speech.language_model import LanguageModel
 from agent.speech.text_tokenizer import TextTokenizer
 from agent.speech.tokenizer import SpeechTokenizer
 from agent.training.conversations import (
-    GIVEN,
-    SPEECH,
-    TEXT,
     Conversations,
     Scene,
     Takes,
@@ -32,26 +27,17 @@ from agent.training.conversations import (
     spoken_codes,
 )
 from agent.training.data import Corpus
+from agent.training.examples import GIVEN, SPEECH, TEXT, Losses, weighted
 from agent.training.language_model_layout import (
     Settings,
-    export,
     fresh_model,
     nano_texts,
     write_layout,
+    write_weights,
 )
 from agent.training.loop import Average, Loop, parameter_count
 from agent.training.phrasings import Line
-
-
-def _dropped(model: LanguageModel, share: float) -> None:
-    """Add dropout to what each half of a block adds to the stream, in training only."""
-
-    def drop(module: nn.Module, _arguments: Any, output: Tensor) -> Tensor:
-        return F.dropout(output, share, module.training)
-
-    for name, module in model.named_modules():
-        if name.endswith((".self_attention", ".mlp", ".word_embeddings")):
-            module.register_forward_hook(drop)
+from agent.training.tuning import add_dropout
 
 
 class _Start:
@@ -113,15 +99,10 @@ def predictions(
     return logits, ids[targets], kinds[targets], owners[targets]
 
 
-def losses(
-    model: LanguageModel, scenes: Sequence[Scene], text_weight: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Cross-entropy of the ids to predict: weighted together, of text, of speech."""
+def losses(model: LanguageModel, scenes: Sequence[Scene], text_weight: float) -> Losses:
+    """Cross-entropy of the ids to predict."""
     logits, targets, kinds, _ = predictions(model, scenes)
-    each = F.cross_entropy(logits, targets, reduction="none")
-    weights = torch.where(kinds == TEXT, text_weight, 1.0)
-    together = (each * weights).sum() / weights.sum()
-    return together, each[kinds == TEXT].detach().mean(), each[kinds == SPEECH].detach().mean()
+    return weighted(logits, targets, kinds, text_weight)
 
 
 @torch.no_grad()
@@ -214,7 +195,7 @@ class Recipe:
         """
         settings = self.settings
         model = fresh_model(self.layout, settings.seed)
-        _dropped(model, settings.dropout)
+        add_dropout(model, settings.dropout)
         average = Average(model, settings.average)
         optimizer = torch.optim.AdamW(
             model.parameters(),
@@ -241,10 +222,10 @@ class Recipe:
             # For many short sequences plain matrix products beat the fused kernel, by a fifth.
             with sdpa_kernel(SDPBackend.MATH):
                 with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
-                    loss, text, speech = losses(model, batch, settings.text_weight)
-                loop.advance(optimizer, loss)
+                    found = losses(model, batch, settings.text_weight)
+                loop.advance(optimizer, found.together)
             average.update(model, loop.step)
-            sums += torch.stack([text, speech])
+            sums += torch.stack([found.text, found.speech])
             if loop.step % settings.report_every == 0:
                 mean = (sums / settings.report_every).tolist()
                 figures = {"text": mean[0], "speech": mean[1], "takes": float(len(takes))}
@@ -253,7 +234,7 @@ class Recipe:
                     figures |= judge(averaged, scenes)
                     if figures["exact_text"] >= best:
                         best = figures["exact_text"]
-                        export(averaged, average, self.layout, self.out / "best")
+                        write_weights(average.values, model.config, self.layout, self.out / "best")
                     takes = self.takes()
                 loop.report(**figures)
                 sums.zero_()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
+from agent.speech.checkpoint import checkpoint_file
 from agent.speech.language_model import LanguageModel
 from agent.speech.language_model_config import LanguageModelConfig
 from agent.speech.prompt import SPEECH_SYSTEM, TEXT_SYSTEM, TRANSCRIBE_SYSTEM
@@ -19,7 +20,6 @@ from agent.speech.text_tokenizer import TextTokenizer
 from agent.training import byte_pairs
 from agent.training.conversations import Mixture
 from agent.training.data import Corpus
-from agent.training.loop import Average
 from agent.training.phrasings import Line
 from agent.training.recipe import Section
 
@@ -143,6 +143,9 @@ def fresh_model(layout: Path, seed: int) -> LanguageModel:
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         if parameter.ndim == 1:
+            # Scales stay at 1; torch would draw biases without the seed.
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
             continue
         deviation = 0.02
         if name.endswith(("attention.dense.weight", "dense_4h_to_h.weight")):
@@ -151,13 +154,30 @@ def fresh_model(layout: Path, seed: int) -> LanguageModel:
     return model
 
 
-def export(model: LanguageModel, average: Average, layout: Path, out: Path) -> None:
-    """Write the averaged weights in half precision, and beside them the rest of the layout."""
+_LAYOUT = ("config.json", "generation_config.json", "tokenizer.model", "tokenizer_config.json")
+
+
+def write_weights(
+    tensors: Mapping[str, Tensor],
+    config: LanguageModelConfig,
+    layout: Path,
+    out: Path,
+    dtype: torch.dtype = torch.float16,
+) -> None:
+    """Write weights and beside them the rest of a layout.
+
+    Args:
+        tensors: By name.
+        config: The model's.
+        layout: Where configs and tokenizer files are copied from.
+        out: The directory; made if missing.
+        dtype: Of the weights in the file.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    for path in layout.iterdir():
-        (out / path.name).write_bytes(path.read_bytes())
-    tensors = {name: value.half().contiguous() for name, value in average.values.items()}
-    rotated = model.config.kv_channels // 2
+    for name in _LAYOUT:
+        (out / name).write_bytes(checkpoint_file(layout, name).read_bytes())
+    written = {name: value.detach().to(dtype).contiguous() for name, value in tensors.items()}
+    rotated = config.kv_channels // 2
     exponents = torch.arange(0, rotated, 2, dtype=torch.float32) / rotated
-    tensors["transformer.rotary_pos_emb.inv_freq"] = 10_000.0**-exponents
-    save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
+    written["transformer.rotary_pos_emb.inv_freq"] = 10_000.0**-exponents
+    save_file(written, out / "model.safetensors", metadata={"format": "pt"})

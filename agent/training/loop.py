@@ -37,10 +37,11 @@ class Loop:
     Args:
         out: The directory; made if missing.
         steps: Length of the training.
-        lr: Peak learning rate; warmed up over ``warmup`` steps, then a cosine down to 2 % of it.
+        lr: Peak learning rate; warmed up over ``warmup`` steps, then a cosine down.
         parts: What is saved and restored, by name (modules, optimizers, averages).
         seed: Of everything that is drawn.
         warmup: Steps.
+        last: Share of the peak rate at the end.
     """
 
     def __init__(
@@ -51,9 +52,10 @@ class Loop:
         parts: dict[str, Any],
         seed: int,
         warmup: int = 200,
+        last: float = 0.02,
     ) -> None:
         self.out, self.steps, self.lr, self.parts, self.warmup = out, steps, lr, parts, warmup
-        self.seed = seed
+        self.seed, self.last = seed, last
         self.step = 0
         out.mkdir(parents=True, exist_ok=True)
         path = out / "last.pt"
@@ -82,7 +84,7 @@ class Loop:
         if self.step < self.warmup:
             return self.lr * (self.step + 1) / self.warmup
         progress = min(1.0, (self.step - self.warmup) / max(1, self.steps - self.warmup))
-        return self.lr * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+        return self.lr * (self.last + (1 - self.last) * 0.5 * (1 + math.cos(math.pi * progress)))
 
     def advance(self, optimizer: torch.optim.Optimizer, loss: Tensor, clip: float = 1.0) -> None:
         """One optimiser step on ``loss`` at the scheduled rate, with the gradient clipped."""

@@ -31,7 +31,8 @@ SHARD_SECONDS = 1800.0
 SHARD_SAMPLES = 20_000
 """Samples after which it does in any case."""
 _TOKENS_PER_SECOND = 12.5
-_PLACES = ("offset", "samples", "codes_offset", "codes", "crc32")
+PLACES = ("offset", "samples", "codes_offset", "codes", "crc32")
+"""Fields of an index line that the writer adds."""
 
 Audio = npt.NDArray[np.int16]
 Codes = npt.NDArray[np.int64]
@@ -72,7 +73,7 @@ class Shards:
 
     def __init__(self, path: str | Path, required: Iterable[str] = ()):
         self.path = Path(path)
-        self._required = ("id", *_PLACES, *required)
+        self._required = ("id", *PLACES, *required)
         self.skipped = 0
         self._bad: set[str] = set()
         indexes = sorted(self.path.glob("*.jsonl"))
@@ -138,6 +139,20 @@ class Shards:
             if all(entry.get(name) == value for name, value in fields.items()):
                 found.append(index)
         return found
+
+    def texts(self) -> Iterator[str]:
+        """The field ``text`` of every sample that has one."""
+        entries = (self.entry(index) for index in range(len(self)))
+        return (str(entry["text"]) for entry in entries if entry.get("text"))
+
+    def ids(self) -> Iterator[str]:
+        """The name of every sample."""
+        return (str(self.entry(index)["id"]) for index in range(len(self)))
+
+    def split(self) -> tuple[list[int], list[int]]:
+        """Indices to learn from, and those whose field ``split`` is "held_out"."""
+        held_out = set(self.indices(split="held_out"))
+        return [i for i in range(len(self)) if i not in held_out], sorted(held_out)
 
     def _check(self, shard: _Shard, line: int, begin: int, end: int) -> int | None:
         """Audio samples of the entry on a line, or None if it cannot be used."""

@@ -12,16 +12,8 @@ import yaml
 from agent.speech import LanguageModel
 from agent.speech.checkpoint import CheckpointError
 from agent.training import language_model as recipes
-from agent.training.conversations import (
-    GIVEN,
-    SPEECH,
-    TEXT,
-    Conversations,
-    Exchange,
-    Mixture,
-    Scene,
-    Takes,
-)
+from agent.training.conversations import Conversations, Mixture, Scene, Takes
+from agent.training.examples import GIVEN, SPEECH, TEXT, Example
 from agent.training.phrasings import Intent, Line
 
 NANO = Path(__file__).parents[2] / "agent" / "nano"
@@ -196,10 +188,8 @@ def test_exchange_sees_its_neighbours(recipe):
 
 def test_start_of_a_scene_learns_nothing(recipe):
     model, conversations = parts(recipe)
-    loss, _, _ = recipes.losses(
-        model, conversations.draw(recipe.takes(), np.random.default_rng(2)), 2
-    )
-    loss.backward()
+    scenes = conversations.draw(recipe.takes(), np.random.default_rng(2))
+    recipes.losses(model, scenes, 2).together.backward()
     sop = model.text_tokenizer.special("<sop>")
     assert model.transformer["embedding"]["word_embeddings"].weight.grad[sop].abs().sum() > 0
 
@@ -209,10 +199,10 @@ def test_judge_calls_a_wrong_answer_right(recipe):
     ids = [5, 6, 7, 8]
     with torch.no_grad():
         likely = model(torch.tensor([1, 2, 3, *ids]), [7]).argmax(-1)
-    right = Exchange([4, int(likely[2])], [GIVEN, TEXT])
+    right = Example([4, int(likely[2])], [GIVEN, TEXT])
     with torch.no_grad():
         token = int(model(torch.tensor([1, 2, 3, 4]), [4])[-1].argmax())
-    right, wrong = Exchange([4, token], [GIVEN, TEXT]), Exchange([4, token + 1], [GIVEN, TEXT])
+    right, wrong = Example([4, token], [GIVEN, TEXT]), Example([4, token + 1], [GIVEN, TEXT])
     shares = recipes.judge(model, [Scene([1, 2, 3], [right, wrong])])
     assert shares == {"exact_text": 0.5, "exact_speech": 1.0}
 
