@@ -155,6 +155,17 @@ def _interleave(options: argparse.Namespace) -> None:
     interleaving.run(settings, options.data, model, options.out)
 
 
+def _dialogues(options: argparse.Namespace) -> None:
+    from agent.speech.tokenizer import SpeechTokenizer
+    from agent.training import call_centre
+    from agent.training.text_to_token import TextToToken
+
+    settings = call_centre.Settings.read(options.settings)
+    tokenizer = options.tokenizer and SpeechTokenizer.from_pretrained(options.tokenizer)
+    speaker = options.text_to_token and TextToToken.from_pretrained(options.text_to_token)
+    call_centre.run(settings, tokenizer, speaker, options.out)
+
+
 def _pretrain(options: argparse.Namespace) -> None:
     from agent.training import pretraining
 
@@ -233,6 +244,12 @@ PARTS = {
         "turn spans of texts into speech codes",
         _interleave,
         ("--settings", "--data", "--text-to-token", "--out"),
+    ),
+    "dialogues": Part(
+        "make dialogues to fine-tune on out of scripts and recordings",
+        _dialogues,
+        ("--settings", "--out"),
+        ("--tokenizer", "--text-to-token"),
     ),
     "pretrain": Part(
         "train a language model on a mix of speech and text",

@@ -48,8 +48,26 @@ class Section(BaseModel):
             made = cls.model_validate(values)
         except ValidationError as error:
             raise ValueError(f"{path}: {_explain(error, where)}") from None
-        relative = {field: path.parent / value for field, value in made if isinstance(value, Path)}
-        return made.model_copy(update=relative)
+        return made.below(path.parent)
+
+    def below(self, directory: Path) -> Self:
+        """The same with relative paths taken from a directory."""
+        given = self.model_fields_set
+        return self.model_copy(
+            update={field: _moved(value, directory) for field, value in self if field in given}
+        )
+
+
+def _moved(value: Any, directory: Path) -> Any:
+    if isinstance(value, Path):
+        return directory / value
+    if isinstance(value, Section):
+        return value.below(directory)
+    if isinstance(value, dict):
+        return {key: _moved(item, directory) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_moved(item, directory) for item in value]
+    return value
 
 
 def read_mapping(path: Path) -> dict[str, Any]:

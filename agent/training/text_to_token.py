@@ -45,6 +45,11 @@ class TextToToken:
         """
         return cls(LanguageModel.from_pretrained(path, device))
 
+    @property
+    def codes(self) -> int:
+        """Number of speech codes."""
+        return self._model.text_tokenizer.audio_count
+
     @torch.no_grad()
     def say(
         self,

@@ -8,10 +8,19 @@ from pathlib import Path
 import pytest
 import yaml
 
-from agent.training import command, finetuning, interleaving, preparing, pretraining, text_to_token
+from agent.training import (
+    call_centre,
+    command,
+    finetuning,
+    interleaving,
+    preparing,
+    pretraining,
+    text_to_token,
+)
+from agent.training.scripts import Script
 
 TEXT = (Path(__file__).parents[2] / "docs" / "training.md").read_text("utf-8")
-RECIPES = [finetuning, interleaving, preparing, pretraining, text_to_token]
+RECIPES = [call_centre, finetuning, interleaving, preparing, pretraining, text_to_token]
 SETTINGS = {module.Settings.section: module.Settings for module in RECIPES}
 BLOCKS = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
 COMMANDS = re.findall(r"^ +(glm-voice train .*)$", TEXT, re.MULTILINE)
@@ -21,6 +30,9 @@ COMMANDS = re.findall(r"^ +(glm-voice train .*)$", TEXT, re.MULTILINE)
 def test_settings_in_the_text_are_refused(block, tmp_path):
     path = tmp_path / "settings.yaml"
     path.write_text(block)
+    if "turns" in yaml.safe_load(block):
+        Script.checked(yaml.safe_load(block), path, "dialogue 1")
+        return
     for section in yaml.safe_load(block).keys() & SETTINGS.keys():
         SETTINGS[section].read(path)
 

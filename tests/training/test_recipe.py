@@ -7,6 +7,7 @@ from agent.training.recipe import Section
 
 class Inner(Section):
     share: float
+    data: Path = Path("/nowhere")
 
 
 class Outer(Section):
@@ -16,6 +17,7 @@ class Outer(Section):
     lr: float
     inner: Inner
     line: Path
+    more: dict[str, list[Inner]] | None = None
 
 
 GOOD = "outer: {steps: 3, lr: 1e-3, inner: {share: 0.5}, line: corpus.yaml}"
@@ -31,6 +33,9 @@ def test_numbers_and_paths_are_what_the_file_means(tmp_path):
     settings = read(tmp_path, GOOD)
     assert settings.lr == 0.001  # YAML 1.1 takes 1e-3 for text
     assert settings.line == tmp_path / "corpus.yaml"
+    more = GOOD.replace("line:", "more: {a: [{share: 1, data: deep/b}]}, line:")
+    assert read(tmp_path, more).more["a"][0].data == tmp_path / "deep" / "b"
+    assert settings.inner.data == Path("/nowhere")
 
 
 @pytest.mark.parametrize(
