@@ -16,7 +16,7 @@ _OPTIONS = {
     "--texts": "directory with *.txt files, a text a line",
     "--tokenizer": "the finished speech tokenizer's checkpoint",
     "--text-to-token": "the finished text-to-token model's checkpoint",
-    "--start": "checkpoint of a language model to begin with",
+    "--start": "checkpoint to begin with",
     "--out": "directory of this run: what resumes it, and its log.jsonl",
     "--export": "directory of the checkpoint to write at the end",
 }
@@ -180,6 +180,15 @@ def _finetune(options: argparse.Namespace) -> None:
     finetuning.run(settings, options.start, options.out, options.export)
 
 
+def _voice(options: argparse.Namespace) -> None:
+    from agent.speech.tokenizer import SpeechTokenizer
+    from agent.training import voice
+
+    settings = voice.Settings.read(options.settings)
+    tokenizer = SpeechTokenizer.from_pretrained(options.tokenizer)
+    voice.run(settings, tokenizer, options.start, options.out, options.export)
+
+
 def _nano(options: argparse.Namespace) -> None:
     """Every recipe of the checkpoint that ships, one behind the other; each resumes."""
     out, export = options.out, options.export
@@ -262,5 +271,11 @@ PARTS = {
         _finetune,
         ("--settings", "--out"),
         ("--start", "--export"),
+    ),
+    "voice": Part(
+        "let a decoder speak as the speaker of some recordings",
+        _voice,
+        ("--settings", "--tokenizer", "--start", "--out"),
+        ("--export",),
     ),
 }

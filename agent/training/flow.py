@@ -12,7 +12,7 @@ one, and in part have the mel of their first blocks given.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,24 +29,32 @@ from agent.training.augment import Audio, phone_band
 from agent.training.data import Corpus
 from agent.training.loop import Average, Loop, parameter_count
 from agent.training.mel import HOP, SAMPLE_RATE, log_mel, to_decoder_rate
+from agent.training.on_disk import on_disk
 from agent.training.recipe import Section
 from agent.training.voices import AGENT_VOICE
 
 TOKEN_SAMPLES = 1280  # of 16 kHz audio
 
 
-class Settings(Section):
-    """The recipe; see the comments of ``agent/nano/recipe_flow.yaml``."""
+class Training(Section):
+    """How a flow is trained.
 
-    section = "flow"
+    Attributes:
+        batch: Windows in a step.
+        lengths: Tokens of a window; those that no utterance has are left out.
+        answers: From a step on, how often an answer of the agent is drawn for each time another
+            utterance is.
+        prior: Weight of the L1 distance of the encoder's mel.
+        hidden: Share of the windows whose conditions are hidden, for guidance.
+        average: Decay of the averaged weights.
+    """
 
-    model: dict[str, Any]
-    decoding: dict[str, int | float]
     steps: int
     batch: int
     lengths: list[int]
-    answers: list[tuple[int, float]]
+    answers: list[tuple[int, float]] = [(0, 1.0)]  # noqa: RUF012
     prior: float
+    hidden: float = 0.2
     lr: float
     average: float
     bfloat16: bool
@@ -58,11 +66,19 @@ class Settings(Section):
         """How much more often than others the agent's answers are drawn at a step."""
         return [weight for first, weight in self.answers if first <= step][-1]
 
-    @property
-    def hidden(self) -> float:
-        """Share of the windows whose conditions are hidden, for guidance."""
-        content = self.model["decoder"]["cfm_params"]["content"]
-        return float(content["training_cfg_rate"])
+
+class Settings(Training):
+    """The recipe; see the comments of ``agent/nano/recipe_flow.yaml``.
+
+    Attributes:
+        model: The section ``flow`` of the decoder's config.yaml.
+        decoding: How the result is run: the section of that name.
+    """
+
+    section = "flow"
+
+    model: dict[str, Any]
+    decoding: dict[str, int | float]
 
 
 @dataclass(frozen=True)
@@ -117,27 +133,50 @@ def phone_tokens(tokenizer: SpeechTokenizer) -> Callable[[Audio], Tensor]:
 
 
 def load_takes(
-    corpus: Corpus, encode: Callable[[Audio], Tensor], flow: Flow, split: str
+    corpus: Corpus,
+    encode: Callable[[Audio], Tensor],
+    flow: Flow,
+    split: str,
+    voice: str = AGENT_VOICE,
 ) -> list[Take]:
-    """The utterances of the agent's voice in a split."""
-    takes = []
-    for _, utterance in corpus.read(corpus.indices(voice=AGENT_VOICE, split=split)):
-        tokens = encode(utterance.audio)
-        frames = flow.frames(len(tokens))
-        audio = torch.from_numpy(to_decoder_rate(utterance.audio))
-        # The last token may reach past the end of the recording.
-        audio = F.pad(audio, (0, max(0, frames * HOP - len(audio))))[: frames * HOP]
-        takes.append(Take(tokens, log_mel(audio), utterance.role == "agent"))
+    """The utterances of a voice in a split.
+
+    Raises:
+        ValueError: There is none.
+    """
+    tokens: list[Tensor] = []
+    answers: list[bool] = []
+
+    def mels() -> Iterator[Tensor]:
+        for _, utterance in corpus.read(corpus.indices(voice=voice, split=split)):
+            tokens.append(encode(utterance.audio))
+            answers.append(utterance.role == "agent")
+            frames = flow.frames(len(tokens[-1]))
+            audio = torch.from_numpy(to_decoder_rate(utterance.audio))
+            # The last token may reach past the end of the recording.
+            yield log_mel(F.pad(audio, (0, max(0, frames * HOP - len(audio))))[: frames * HOP])
+
+    takes = [Take(*parts) for parts in zip(tokens, on_disk(mels()), answers, strict=True)]
     if not takes:
-        raise ValueError(f"no utterance of voice {AGENT_VOICE!r} in split {split!r}")
+        raise ValueError(f"no utterance of voice {voice!r} in split {split!r}")
     return takes
 
 
 class Windows:
-    """Draws batches of windows of equal length from utterances."""
+    """Draws batches of windows of equal length from utterances.
+
+    Raises:
+        ValueError: No utterance is as long as the shortest window.
+    """
 
     def __init__(self, takes: list[Take], flow: Flow, lengths: list[int]) -> None:
-        self.takes, self.flow, self.lengths = takes, flow, lengths
+        self.takes, self.flow = takes, flow
+        longest = max(len(take.tokens) for take in takes)
+        self.lengths = [length for length in lengths if length <= longest]
+        if not self.lengths:
+            raise ValueError(
+                f"the longest utterance has {longest} tokens, the shortest window {min(lengths)}"
+            )
 
     def draw(self, rng: np.random.Generator, size: int, answers: float = 1.0) -> Batch:
         """Draw ``size`` windows; ``answers`` of the agent's answers for one of anything else."""
@@ -224,9 +263,7 @@ def initialise(flow: Flow, seed: int) -> None:
     torch.nn.init.zeros_(flow.decoder.estimator.final_proj.weight)
 
 
-def export(
-    flow: Flow, model: dict[str, Any], decoding: dict[str, int | float], directory: Path
-) -> None:
+def export(flow: Flow, model: dict[str, Any], decoding: dict[str, Any], directory: Path) -> None:
     """Write ``flow.pt`` (fp16) and the sections ``flow`` and ``decoding`` of ``config.yaml``.
 
     A section of another recipe that is already there stays.
@@ -274,7 +311,7 @@ def run(
 
 
 def train(
-    settings: Settings, flow: Flow, takes: list[Take], held_out: list[Take], out: Path
+    settings: Training, flow: Flow, takes: list[Take], held_out: list[Take], out: Path
 ) -> Average:
     """Train a flow on takes, or go on where a stopped run was.
 

@@ -87,6 +87,11 @@ class Loop:
         return self.lr * (self.last + (1 - self.last) * 0.5 * (1 + math.cos(math.pi * progress)))
 
     def advance(self, optimizer: torch.optim.Optimizer, loss: Tensor, clip: float = 1.0) -> None:
+        """Finish a step: update on ``loss`` and count."""
+        self.update(optimizer, loss, clip)
+        self.step += 1
+
+    def update(self, optimizer: torch.optim.Optimizer, loss: Tensor, clip: float = 1.0) -> None:
         """One optimiser step on ``loss`` at the scheduled rate, with the gradient clipped."""
         for group in optimizer.param_groups:
             group["lr"] = self.rate()
@@ -95,7 +100,6 @@ class Loop:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         nn.utils.clip_grad_norm_(parameters, clip)
         optimizer.step()
-        self.step += 1
 
     def save(self) -> None:
         """Write ``last.pt``; a kill while writing leaves the previous one."""

@@ -6,6 +6,7 @@ as its source; the pitch predictor learns the measured pitch beside it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,25 +22,46 @@ from torch.nn.utils.parametrize import remove_parametrizations
 from agent.speech.checkpoint import unfold_weight_norm
 from agent.speech.vocoder import Vocoder
 from agent.training.data import Corpus
+from agent.training.discriminators import (
+    Discriminators,
+    feature_distance,
+    passing,
+    telling_apart,
+)
 from agent.training.loop import Average, Draws, Loop, parameter_count
 from agent.training.mel import HOP, SAMPLE_RATE, log_mel, pitch, to_decoder_rate
+from agent.training.on_disk import on_disk
 from agent.training.recipe import Section
 from agent.training.voices import AGENT_VOICE
 
 
-class Settings(Section):
-    """The recipe; ``agent/nano/recipe_vocoder.yaml``.
+class Adversarial(Section):
+    """The second stage, with discriminators.
 
     Attributes:
-        model: The section ``hift`` of the decoder's config.yaml.
+        start: Step it begins at; 0 where a finished vocoder is trained on.
+        width: Channels of the discriminators' first layers; 32 as published.
+        regression: Weight of the first stage's losses; its mel distance counts twice in them, so
+            22.5 gives it HiFi-GAN's 45.
+        features: Weight of the distance of the discriminators' features.
+    """
+
+    start: int
+    width: int = 32
+    regression: float = 22.5
+    features: float = 2.0
+
+
+class Training(Section):
+    """How a vocoder is trained.
+
+    Attributes:
         batch: Segments in a step.
         frames: Mel frames of a segment.
         average: Decay of the averaged weights.
+        adversarial: The second stage; None for none.
     """
 
-    section = "vocoder"
-
-    model: dict[str, Any]
     steps: int
     batch: int
     frames: int
@@ -48,6 +70,19 @@ class Settings(Section):
     bfloat16: bool
     report_every: int
     seed: int
+    adversarial: Adversarial | None = None
+
+
+class Settings(Training):
+    """The recipe; ``agent/nano/recipe_vocoder.yaml``.
+
+    Attributes:
+        model: The section ``hift`` of the decoder's config.yaml.
+    """
+
+    section = "vocoder"
+
+    model: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -60,26 +95,32 @@ class Take:
 
 
 def load_takes(corpus: Corpus, voice: str, cache: Path, shortest: int) -> list[Take]:
-    """Every training utterance of a voice that has at least ``shortest`` frames.
+    """Every training utterance of a voice that has at least ``shortest`` frames, memory-mapped.
 
     The measured features are kept in ``cache``, since the pitch takes a while.
+
+    Raises:
+        ValueError: There is none.
     """
-    if cache.is_file():
-        return [Take(*parts) for parts in torch.load(cache, weights_only=True)]
-    takes = []
-    for _, utterance in corpus.read(corpus.indices(voice=voice, split="train")):
-        audio = to_decoder_rate(utterance.audio)
-        frames = len(audio) // HOP
-        if frames < shortest:
-            continue
-        audio = audio[: frames * HOP]
-        wave = torch.from_numpy(audio)
-        takes.append(Take(wave, log_mel(wave), torch.from_numpy(pitch(audio, frames))))
-    if not takes:
-        raise ValueError(f"no utterance of voice {voice!r} has {shortest} frames to learn from")
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    torch.save([(t.audio, t.mel, t.f0) for t in takes], cache)
-    return takes
+    if not cache.is_file():
+
+        def features() -> Iterator[Tensor]:
+            for _, utterance in corpus.read(corpus.indices(voice=voice, split="train")):
+                audio = to_decoder_rate(utterance.audio)
+                frames = len(audio) // HOP
+                if frames >= shortest:
+                    wave = torch.from_numpy(audio[: frames * HOP])
+                    yield from (wave, log_mel(wave), torch.from_numpy(pitch(audio, frames)))
+
+        parts = on_disk(features())
+        if not parts:
+            raise ValueError(f"no utterance of voice {voice!r} has {shortest} frames")
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        partial = cache.with_suffix(".tmp")
+        torch.save([part.clone() for part in parts], partial)
+        partial.rename(cache)
+    parts = torch.load(cache, weights_only=True, mmap=True)
+    return [Take(*parts[first : first + 3]) for first in range(0, len(parts), 3)]
 
 
 def draw_batch(
@@ -179,15 +220,47 @@ def run(settings: Settings, corpus: Corpus, out: Path, to: Path | None) -> None:
     average = train(settings, model, takes, out)
     if to:
         average.copy_to(model)
-        for module in _convolutions(model):
-            remove_parametrizations(module, "weight")
+        plain(model)
         export(model, settings.model, to)
 
 
-def train(settings: Settings, model: Vocoder, takes: list[Take], out: Path) -> Average:
+class Critic:
+    """The discriminators of a training and their optimiser."""
+
+    def __init__(self, settings: Adversarial, lr: float, seed: int):
+        self._settings = settings
+        torch.manual_seed(seed)
+        self.discriminators = Discriminators(settings.width)
+        self.optimizer = torch.optim.AdamW(
+            self.discriminators.parameters(), lr=lr, betas=(0.8, 0.99), weight_decay=0.01
+        )
+
+    def parts(self) -> dict[str, Any]:
+        """What is saved of them."""
+        return {"discriminators": self.discriminators, "critic": self.optimizer}
+
+    def judge(
+        self, loop: Loop, made: Tensor, wave: Tensor, regression: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Let the discriminators learn, and give the generator its loss.
+
+        Returns:
+            The generator's loss, and the discriminators' own.
+        """
+        apart = telling_apart(self.discriminators(wave), self.discriminators(made.detach()))
+        loop.update(self.optimizer, apart, clip=5.0)
+        self.discriminators.requires_grad_(False)
+        true, ours = self.discriminators(wave), self.discriminators(made)
+        self.discriminators.requires_grad_(True)
+        settings = self._settings
+        loss = passing(ours) + settings.features * feature_distance(true, ours)
+        return loss + settings.regression * regression, apart.detach()
+
+
+def train(settings: Training, model: Vocoder, takes: list[Take], out: Path) -> Average:
     """Train a vocoder on takes, or go on where a stopped run was.
 
-    Its convolutions are weight-normed here, and stay so.
+    Its convolutions are weight-normed here, and stay so until :func:`plain`.
 
     Returns:
         The averaged weights.
@@ -198,13 +271,17 @@ def train(settings: Settings, model: Vocoder, takes: list[Take], out: Path) -> A
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.lr, betas=(0.8, 0.99), weight_decay=0.01
     )
+    stage = settings.adversarial
+    critic = Critic(stage, settings.lr, settings.seed) if stage else None
     parts = {"model": model, "optimizer": optimizer, "average": average}
+    parts |= critic.parts() if critic else {}
     loop = Loop(out, settings.steps, settings.lr, parts, settings.seed)
     seconds = sum(len(take.audio) for take in takes) / SAMPLE_RATE
     print(
         f"{parameter_count([model]):,} parameters, {len(takes)} utterances, {seconds / 60:.1f} min"
     )
-    sums = torch.zeros(3)
+    sums = torch.zeros(4)
+    model.train()
     while loop.step < loop.steps:
         draws = loop.begin()
         mel, f0, wave = draw_batch(takes, settings.batch, settings.frames, draws.numpy)
@@ -215,15 +292,26 @@ def train(settings: Settings, model: Vocoder, takes: list[Take], out: Path) -> A
         mel_loss = (log_mel(made) - mel).abs().mean()
         stft_loss = stft_distance(made, wave)
         f0_loss = pitch_distance(predicted, f0)
-        loop.advance(optimizer, 2 * mel_loss + stft_loss + f0_loss, clip=5.0)
+        loss = 2 * mel_loss + stft_loss + f0_loss
+        apart = torch.zeros(())
+        if critic and stage and loop.step >= stage.start:
+            loss, apart = critic.judge(loop, made, wave, loss)
+        loop.advance(optimizer, loss, clip=5.0)
         average.update(model, loop.step)
-        sums += torch.stack([mel_loss, stft_loss, f0_loss]).detach()
+        sums += torch.stack([mel_loss, stft_loss, f0_loss, apart]).detach()
         if loop.step % settings.report_every == 0:
             mean = (sums / settings.report_every).tolist()
-            loop.report(mel=mean[0], stft=mean[1], f0=mean[2])
+            figures = dict(zip(("mel", "stft", "f0", "apart"), mean, strict=True))
+            loop.report(**figures)
             sums.zero_()
     loop.save()
     return average
+
+
+def plain(model: Vocoder) -> None:
+    """Turn weight-normed convolutions back into plain ones."""
+    for module in _convolutions(model):
+        remove_parametrizations(module, "weight")
 
 
 def synthesise(model: Vocoder, mel: Tensor, f0: Tensor, draws: Draws, bfloat16: bool) -> Tensor:

@@ -16,11 +16,12 @@ from agent.training import (
     preparing,
     pretraining,
     text_to_token,
+    voice,
 )
 from agent.training.scripts import Script
 
 TEXT = (Path(__file__).parents[2] / "docs" / "training.md").read_text("utf-8")
-RECIPES = [call_centre, finetuning, interleaving, preparing, pretraining, text_to_token]
+RECIPES = [call_centre, finetuning, interleaving, preparing, pretraining, text_to_token, voice]
 SETTINGS = {module.Settings.section: module.Settings for module in RECIPES}
 BLOCKS = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
 COMMANDS = re.findall(r"^ +(glm-voice train .*)$", TEXT, re.MULTILINE)
