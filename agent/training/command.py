@@ -17,6 +17,7 @@ _OPTIONS = {
     "--tokenizer": "the finished speech tokenizer's checkpoint",
     "--text-to-token": "the finished text-to-token model's checkpoint",
     "--start": "checkpoint to begin with",
+    "--adapter": "adapter.safetensors of a training with `lora`",
     "--out": "directory of this run: what resumes it, and its log.jsonl",
     "--export": "directory of the checkpoint to write at the end",
 }
@@ -180,6 +181,12 @@ def _finetune(options: argparse.Namespace) -> None:
     finetuning.run(settings, options.start, options.out, options.export)
 
 
+def _merge(options: argparse.Namespace) -> None:
+    from agent.training import tuning
+
+    tuning.merge(options.start, options.adapter, options.export)
+
+
 def _voice(options: argparse.Namespace) -> None:
     from agent.speech.tokenizer import SpeechTokenizer
     from agent.training import voice
@@ -271,6 +278,11 @@ PARTS = {
         _finetune,
         ("--settings", "--out"),
         ("--start", "--export"),
+    ),
+    "merge": Part(
+        "merge adapters into the checkpoint they were trained over",
+        _merge,
+        ("--start", "--adapter", "--export"),
     ),
     "voice": Part(
         "let a decoder speak as the speaker of some recordings",

@@ -90,6 +90,9 @@ class Takes:
         """Corpus indices of the utterances."""
         return list(self._rows)
 
+    def __contains__(self, index: int) -> bool:
+        return index in self._rows
+
     def __getitem__(self, index: int) -> Codes:
         """Codes of one utterance."""
         return self._rows[index]
@@ -155,6 +158,9 @@ class Conversations:
         mixture: In which shares.
         callers: Corpus indices of utterances to listen to: questions, and others for dictation.
         sentences: Corpus indices of the agent's voice, to be read aloud.
+
+    Raises:
+        ValueError: The agent's recording of an answer was left out as corrupt.
     """
 
     def __init__(
@@ -176,6 +182,10 @@ class Conversations:
         for index in corpus.indices(role="agent", canonical=True):
             intent = corpus.intent(index)
             assert intent is not None
+            if index not in spoken:
+                raise ValueError(
+                    f"answer {intent!r}: the recording of the agent's voice is corrupt"
+                )
             self._answers[intent] = self._answer(corpus.text(index), spoken[index])
         self._readings: list[tuple[str, list[int]]] = []
         for index in sentences:

@@ -252,8 +252,7 @@ class Recipe:
 
     def _conversations(self, tokenizer: TextTokenizer, spoken: Takes) -> Conversations:
         # What was corrupt when the callers were heard, or the agent, is in no take.
-        heard = set(self.takes()[0].indices)
-        said = set(spoken.indices)
+        heard = self.takes()[0]
         return Conversations(
             self.line,
             self.corpus,
@@ -261,5 +260,5 @@ class Recipe:
             tokenizer,
             self.settings.mixture,
             [index for index in self.callers if index in heard],
-            [index for index in self.sentences if index in said],
+            [index for index in self.sentences if index in spoken],
         )

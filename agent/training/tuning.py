@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from agent.speech.checkpoint import checkpoint_file
 from agent.speech.language_model import LanguageModel
+from agent.speech.language_model_config import DTYPES, LanguageModelConfig
 from agent.training import lora as adapters
 from agent.training.examples import Example, losses
 from agent.training.language_model_layout import (
@@ -274,3 +276,22 @@ def write(model: LanguageModel, settings: Tuning, layout: Path, out: Path) -> No
         adapters.merge(model)
     dtype = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
     write_weights(model.state_dict(), model.config, layout, out, dtype[settings.saved_as])
+
+
+def merge(start: Path, adapter: Path, out: Path) -> None:
+    """Write a checkpoint with adapters merged into it, in the type that its config says.
+
+    Args:
+        start: The checkpoint that the adapters were trained over.
+        adapter: ``adapter.safetensors`` of that training.
+        out: The directory to write; made if missing.
+
+    Raises:
+        CheckpointError: A file is missing or damaged, or the two do not belong together.
+    """
+    config = LanguageModelConfig.read(checkpoint_file(start, "config.json"))
+    dtype = DTYPES[config.torch_dtype]
+    model = LanguageModel.from_pretrained(start, dtype=dtype)
+    adapters.load(model, adapter)
+    adapters.merge(model)
+    write_weights(model.state_dict(), config, start, out, dtype)

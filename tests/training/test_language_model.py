@@ -1,6 +1,7 @@
 """The language model's recipe on a corpus of a few beeps: what it shows, learns and writes."""
 
 import json
+import shutil
 from itertools import groupby
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from agent.speech import LanguageModel
 from agent.speech.checkpoint import CheckpointError
 from agent.training import language_model as recipes
 from agent.training.conversations import Conversations, Mixture, Scene, Takes
+from agent.training.data import Corpus
 from agent.training.examples import GIVEN, SPEECH, TEXT, Example
 from agent.training.phrasings import Intent, Line
 
@@ -249,6 +251,28 @@ def test_wrong_recipe_is_accepted(tmp_path, changes, message):
     path.write_text(yaml.safe_dump({"language_model": settings(**changes)}))
     with pytest.raises(ValueError, match=message):
         recipes.Settings.read(path)
+
+
+def test_a_corrupt_recording_ends_the_preparation(recipe, line, tmp_path):
+    data = shutil.copytree(recipe.corpus._shards.path, tmp_path / "data")
+
+    def spoil(index):
+        place = recipe.corpus._shards.entry(index)["offset"]
+        sound = bytearray((data / "000000.i16").read_bytes())
+        sound[2 * place] ^= 1
+        (data / "000000.i16").write_bytes(bytes(sound))
+        made = recipes.Recipe(
+            recipe.settings, Corpus(data), line, BeepTokenizer(), tmp_path / str(index)
+        )
+        made.prepare()
+        made.hear(1)
+        return made
+
+    made = spoil(recipe.callers[0])
+    assert made.corpus.skipped == 1
+    made.run()
+    with pytest.raises(ValueError, match="answer 'greet': the recording of the agent's voice is"):
+        spoil(recipe.agent[0]).run()
 
 
 def test_interrupted_take_is_read(recipe):

@@ -1,10 +1,12 @@
 """Text to codes and pre-training on a few made-up pairs: what is learnt, written and resumed."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from loguru import logger
 
 from agent.speech import LanguageModel
 from agent.training import interleaving, pretraining, text_to_token
@@ -14,7 +16,7 @@ from agent.training.pretraining import Shares
 from agent.training.sequences import Sequences
 from agent.training.shards import ShardWriter
 from agent.training.text_to_token import TextToToken
-from agent.training.tuning import NewModel, Tuning, recompute_blocks
+from agent.training.tuning import NewModel, Tuning, merge, recompute_blocks
 
 CODES = 16
 WORDS = {"one": [1, 1, 2], "two": [3, 4, 4], "three": [5, 6, 7], "four": [8, 9]}
@@ -130,6 +132,21 @@ def test_a_stopped_pretraining_ends_elsewhere_or_its_checkpoint_does_not_load(
         assert drawn[kind] / sum(drawn.values()) == pytest.approx(share, abs=0.03)
 
 
+def test_a_corrupt_pair_ends_the_training_or_is_not_named(mixed, pairs, tmp_path):
+    copy = shutil.copytree(pairs, tmp_path / "pairs")
+    codes = bytearray((copy / "000000.ids").read_bytes())
+    codes[0] ^= 1  # of the first pair
+    (copy / "000000.ids").write_bytes(bytes(codes))
+    heard = []
+    sink = logger.add(lambda message: heard.append(message.record["extra"]), level="WARNING")
+    shares = Shares(text=0, interleaved=0, speech=1, recognition=0, reading=0)
+    settings = mixed.model_copy(update={"speech": copy, "shares": shares})
+    pretraining.run(settings, None, tmp_path / "run", None)
+    logger.remove(sink)
+    assert len(heard) == 1
+    assert "sample 'p0' fails its checksum" in heard[0]["problem"]
+
+
 def test_adapters_over_a_published_checkpoint_export_another_model(mixed, goldens, tmp_path):
     lora = Lora(rank=2, alpha=4.0, targets=["query_key_value", "dense_4h_to_h"])
     train = mixed.train.model_copy(update={"lora": lora, "steps": 3, "checkpointing": True})
@@ -143,7 +160,10 @@ def test_adapters_over_a_published_checkpoint_export_another_model(mixed, golden
     changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
     assert changed
     assert all(name.split(".")[-2] in lora.targets for name in changed)
-    assert (tmp_path / "made" / "adapter.safetensors").is_file()
+    merge(start, tmp_path / "made" / "adapter.safetensors", tmp_path / "merged")
+    merged = LanguageModel.from_pretrained(tmp_path / "merged").state_dict()
+    for name, value in after.items():
+        torch.testing.assert_close(merged[name], value)
 
 
 def test_recomputing_changes_the_gradient(goldens):
