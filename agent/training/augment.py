@@ -126,5 +126,5 @@ def running_maximum(log_mel: Tensor, block: int) -> Tensor:
     """
     frames = log_mel.shape[-1]
     so_far = log_mel.amax(dim=1, keepdim=True).cummax(dim=-1).values
-    ends = (torch.arange(frames) // block + 1) * block - 1
+    ends = (torch.arange(frames, device=log_mel.device) // block + 1) * block - 1
     return so_far[..., ends.clamp(max=frames - 1)]

@@ -58,6 +58,7 @@ class Training(Section):
     lr: float
     average: float
     bfloat16: bool
+    device: str = "cpu"
     report_every: int
     judge_every: int
     seed: int
@@ -225,17 +226,18 @@ def flow_losses(
     Returns:
         Mean squared error of the velocity and L1 distance of ``condition`` from the mel.
     """
-    size = len(batch.mel)
-    mu = flow.condition(batch.tokens, batch.mel.shape[-1])
-    time = 1 - torch.cos(torch.rand(size, generator=generator) * (0.5 * math.pi))
-    noise = torch.randn(batch.mel.shape, generator=generator)
-    led = (torch.rand(size, generator=generator) >= hidden).to(mu.dtype)
+    device = next(flow.parameters()).device
+    size, mel = len(batch.mel), batch.mel.to(device)
+    mu = flow.condition(batch.tokens.to(device), mel.shape[-1])
+    # Drawn where the generator is, so that a seed means the same on every device.
+    time = 1 - torch.cos(torch.rand(size, generator=generator).to(device) * (0.5 * math.pi))
+    noise = torch.randn(mel.shape, generator=generator).to(device)
+    led = (torch.rand(size, generator=generator) >= hidden).to(device, mu.dtype)
     at = time[:, None, None]
-    velocity = flow.velocity(
-        (1 - at) * noise + at * batch.mel, time, mu.to(noise.dtype), batch.prompt, led
-    )
-    matching = F.mse_loss(velocity.float(), batch.mel - noise)
-    return matching, (mu.float() - batch.mel).abs().mean()
+    state = (1 - at) * noise + at * mel
+    velocity = flow.velocity(state, time, mu.to(noise.dtype), batch.prompt.to(device), led)
+    matching = F.mse_loss(velocity.float(), mel - noise)
+    return matching, (mu.float() - mel).abs().mean()
 
 
 @torch.no_grad()
@@ -269,7 +271,7 @@ def export(flow: Flow, model: dict[str, Any], decoding: dict[str, Any], director
     A section of another recipe that is already there stays.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.half() for name, value in flow.state_dict().items()}
+    tensors = {name: value.half().cpu() for name, value in flow.state_dict().items()}
     torch.save(tensors, directory / "flow.pt")
     path = directory / "config.yaml"
     whole = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -318,6 +320,7 @@ def train(
     Returns:
         The averaged weights.
     """
+    flow.to(settings.device)
     average = Average(flow, settings.average)
     optimizer = torch.optim.AdamW(
         flow.parameters(), lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True
@@ -332,11 +335,13 @@ def train(
     while loop.step < loop.steps:
         draws = loop.begin()
         batch = windows.draw(draws.numpy, settings.batch, settings.answers_at(loop.step))
-        with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
+        with torch.autocast(
+            torch.device(settings.device).type, torch.bfloat16, enabled=settings.bfloat16
+        ):
             matching, prior = flow_losses(flow, batch, settings.hidden, draws.torch)
         loop.advance(optimizer, matching + settings.prior * prior)
         average.update(flow, loop.step)
-        sums += torch.stack([matching, prior]).detach()
+        sums += torch.stack([matching, prior]).detach().cpu()
         counted += 1
         if loop.step % settings.report_every == 0:
             mean = (sums / counted).tolist()

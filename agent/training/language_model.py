@@ -82,17 +82,18 @@ def predictions(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Logits [r, vocab], targets [r], kinds [r] and exchange numbers [r] of ids to predict."""
     starts = [_Start() for _ in scenes]
-    ids = torch.tensor([i for scene in scenes for i in scene.start])
-    none = torch.zeros(0, dtype=torch.int64)
+    device = model.device
+    ids = torch.tensor([i for scene in scenes for i in scene.start], device=device)
+    none = torch.zeros(0, dtype=torch.int64, device=device)
     model(ids, [len(scene.start) for scene in scenes], starts, none)
     exchanges = [exchange for scene in scenes for exchange in scene.exchanges]
     branches = [
         _Branch(start) for scene, start in zip(scenes, starts, strict=True) for _ in scene.exchanges
     ]
     lengths = [len(exchange.ids) for exchange in exchanges]
-    ids = torch.tensor([i for exchange in exchanges for i in exchange.ids])
-    kinds = torch.tensor([k for exchange in exchanges for k in exchange.kinds])
-    owners = torch.repeat_interleave(torch.arange(len(exchanges)), torch.tensor(lengths))
+    ids = torch.tensor([i for exchange in exchanges for i in exchange.ids], device=device)
+    kinds = torch.tensor([k for exchange in exchanges for k in exchange.kinds], device=device)
+    owners = torch.repeat_interleave(torch.arange(len(exchanges)), torch.tensor(lengths)).to(device)
     # The id at a position is predicted from the one before; an exchange's first id is given.
     targets = (kinds != GIVEN).nonzero()[:, 0]
     logits = model(ids, lengths, branches, targets - 1)
@@ -194,7 +195,7 @@ class Recipe:
             to: Directory of the checkpoint to write; None to write none.
         """
         settings = self.settings
-        model = fresh_model(self.layout, settings.seed)
+        model = fresh_model(self.layout, settings.seed).to(settings.device)
         add_dropout(model, settings.dropout)
         average = Average(model, settings.average)
         optimizer = torch.optim.AdamW(
@@ -213,7 +214,7 @@ class Recipe:
         held_out = [(judged[i], self.corpus.intent(i) or "") for i in judged.indices]
         scenes = [conversations.judged(held_out[i : i + 24]) for i in range(0, len(held_out), 24)]
         print(f"{parameter_count([model]):,} parameters", flush=True)
-        averaged = fresh_model(self.layout, settings.seed)
+        averaged = fresh_model(self.layout, settings.seed).to(settings.device)
         takes = self.takes()
         best, sums = self._best(), torch.zeros(2)
         model.train()
@@ -221,11 +222,11 @@ class Recipe:
             batch = conversations.draw(takes, loop.begin().numpy)
             # For many short sequences plain matrix products beat the fused kernel, by a fifth.
             with sdpa_kernel(SDPBackend.MATH):
-                with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
+                with torch.autocast(model.device.type, torch.bfloat16, enabled=settings.bfloat16):
                     found = losses(model, batch, settings.text_weight)
                 loop.advance(optimizer, found.together)
             average.update(model, loop.step)
-            sums += torch.stack([found.text, found.speech])
+            sums += torch.stack([found.text, found.speech]).cpu()
             if loop.step % settings.report_every == 0:
                 mean = (sums / settings.report_every).tolist()
                 figures = {"text": mean[0], "speech": mean[1], "takes": float(len(takes))}

@@ -60,6 +60,7 @@ class Settings(Sizes):
     text_weight: float
     average: float
     bfloat16: bool
+    device: str = "cpu"
     judge_every: int
     judged: int
     report_every: int
@@ -176,7 +177,7 @@ def write_weights(
     out.mkdir(parents=True, exist_ok=True)
     for name in _LAYOUT:
         (out / name).write_bytes(checkpoint_file(layout, name).read_bytes())
-    written = {name: value.detach().to(dtype).contiguous() for name, value in tensors.items()}
+    written = {name: value.detach().to(dtype).cpu().contiguous() for name, value in tensors.items()}
     rotated = config.kv_channels // 2
     exponents = torch.arange(0, rotated, 2, dtype=torch.float32) / rotated
     written["transformer.rotary_pos_emb.inv_freq"] = 10_000.0**-exponents

@@ -145,7 +145,8 @@ class Average:
 
     def load_state_dict(self, values: dict[str, Tensor]) -> None:
         """Take up saved averages."""
-        self.values = values
+        for name, value in self.values.items():
+            value.copy_(values[name])
 
 
 def parameter_count(parts: Iterable[nn.Module]) -> int:

@@ -57,10 +57,12 @@ class Trainer:
         self.judged = {
             name: found[:: max(1, len(found) // 150)] for name, found in self.judged.items()
         }
-        self.log_mel = LogMel(settings.n_mels)
+        self.log_mel = LogMel(settings.n_mels, device=settings.device)
         self.encoder = WhisperVQEncoder(settings.encoder())
         self.reader = Reader(settings, max(1, len(self.loader.phone_names)))
         start_from(self.encoder, self.reader)
+        self.encoder.to(settings.device)
+        self.reader.to(settings.device)
         self.quantiser = Quantiser(self.encoder, settings)
         self.parameters = [
             p for p in [*self.encoder.parameters(), *self.reader.parameters()] if p.requires_grad
@@ -96,10 +98,10 @@ class Trainer:
         maximum = raw.amax(dim=(1, 2), keepdim=True)
         if rng is not None:
             # A stream clamps at the maximum so far: let the codes not depend on which it is.
-            streamed = torch.from_numpy(rng.random((len(raw), 1, 1)) < 0.5)
+            streamed = torch.from_numpy(rng.random((len(raw), 1, 1)) < 0.5).to(raw.device)
             maximum = torch.where(streamed, running_maximum(raw, 2 * self.settings.block), maximum)
         mel = normalise(raw, maximum)
-        frames = torch.arange(batch.audio.shape[1] // FRAME_SAMPLES)
+        frames = torch.arange(batch.audio.shape[1] // FRAME_SAMPLES, device=raw.device)
         valid = frames * FRAME_SAMPLES < batch.samples[:, None]
         return (mel if rng is None else mask_spectrum(mel, rng, self.strength())), valid
 
@@ -107,7 +109,8 @@ class Trainer:
         self, mel: Tensor, valid: Tensor, offset: int, train: bool
     ) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
         """Logits of characters and phones, early and through the codes, and the commitment loss."""
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.bfloat16 and train):
+        kind, enabled = mel.device.type, self.settings.bfloat16 and train
+        with torch.autocast(kind, torch.bfloat16, enabled=enabled):
             frames = self.encoder.frames(mel, valid, offset)
             early = self.reader.early(frames)
         hidden = self.encoder.pool(frames.float())
@@ -125,7 +128,7 @@ class Trainer:
         elif train and self.step >= self.switch - 80:
             self.quantiser.collect(hidden.detach()[real])
         positions = self.encoder.embed_positions.weight[offset : offset + valid.shape[1]]
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.bfloat16 and train):
+        with torch.autocast(kind, torch.bfloat16, enabled=enabled):
             late = self.reader(codes, positions[None], valid)
         return [early, late], commitment
 
@@ -170,6 +173,7 @@ class Trainer:
                 batch = self.loader.batch(indices[start : start + 16], None)
                 if batch is None:
                     continue
+                batch = batch.to(self.settings.device)
                 mel, valid = self.features(batch, None)
                 if self.step >= self.switch:
                     used.append(self.encoder.quantise(self.encoder(mel, valid))[valid[:, ::POOL]])
@@ -215,7 +219,8 @@ class Trainer:
                     next(plans), draws.numpy, self.strength(), self.settings.clean
                 )
             seconds += float(batch.samples.sum()) / SAMPLE_RATE
-            for name, value in self.optimise(batch, draws.numpy).items():
+            found = self.optimise(batch.to(self.settings.device), draws.numpy)
+            for name, value in found.items():
                 sums[name] = sums.get(name, 0.0) + value / LOG_EVERY
             judged = self.step % JUDGE_EVERY == 0 or self.step == self.settings.steps
             if self.step % LOG_EVERY == 0 or judged:
@@ -273,5 +278,5 @@ def export(encoder: WhisperVQEncoder, quantiser: Quantiser, out: Path) -> None:
     for name, value in (("config", config), ("preprocessor_config", preprocessor)):
         text = json.dumps(value, indent=2, sort_keys=True) + "\n"
         (out / f"{name}.json").write_text(text, encoding="utf-8")
-    tensors = {name: t.half().contiguous() for name, t in encoder.state_dict().items()}
+    tensors = {name: t.half().cpu().contiguous() for name, t in encoder.state_dict().items()}
     save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})

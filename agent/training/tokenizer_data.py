@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,11 @@ class Batch:
     texts: Tensor
     lengths: Tensor
     phones: Tensor
+
+    def to(self, device: str) -> Batch:
+        """The same on another device."""
+        moved = (getattr(self, item.name).to(device) for item in fields(self))
+        return Batch(*moved)
 
 
 def spell(text: str) -> list[int]:

@@ -45,6 +45,7 @@ class Settings(Section):
     clean: float
     early: float
     bfloat16: bool
+    device: str = "cpu"
     seed: int
 
     def encoder(self) -> EncoderConfig:
@@ -177,10 +178,11 @@ class Quantiser:
         self.encoder = encoder
         self.decay = settings.ema_decay
         self.restart_after = settings.restart_after
-        self.ema_count = torch.ones(settings.codes)
+        device = settings.device
+        self.ema_count = torch.ones(settings.codes, device=device)
         self.ema_weight = encoder.codebook.weight.data.clone()
-        self.unused = torch.zeros(settings.codes)
-        self.collected = torch.zeros(0, settings.width)
+        self.unused = torch.zeros(settings.codes, device=device)
+        self.collected = torch.zeros(0, settings.width, device=device)
 
     def state_dict(self) -> dict[str, Tensor]:
         """What resumes it, the codebook aside."""
@@ -192,7 +194,8 @@ class Quantiser:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take up what `state_dict` gave."""
         self.ema_count, self.ema_weight, self.unused, self.collected = (
-            state[name] for name in ("count", "weight", "unused", "collected")
+            state[name].to(self.unused.device)
+            for name in ("count", "weight", "unused", "collected")
         )
 
     def collect(self, vectors: Tensor) -> None:

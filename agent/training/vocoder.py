@@ -68,6 +68,7 @@ class Training(Section):
     lr: float
     average: float
     bfloat16: bool
+    device: str = "cpu"
     report_every: int
     seed: int
     adversarial: Adversarial | None = None
@@ -146,13 +147,13 @@ def stft_distance(made: Tensor, true: Tensor) -> Tensor:
     """
     total = made.new_zeros(())
     for n_fft in (256, 512, 1024, 2048):
-        window = torch.hann_window(n_fft)
+        window = torch.hann_window(n_fft, device=made.device)
         magnitudes = []
         for wave in (made, true):
             spectrum = torch.stft(wave, n_fft, n_fft // 4, window=window, return_complex=True)
             power = spectrum.real.square() + spectrum.imag.square()
             magnitudes.append((power + 1e-7).sqrt())
-        frequency = torch.linspace(0, SAMPLE_RATE / 2, n_fft // 2 + 1)
+        frequency = torch.linspace(0, SAMPLE_RATE / 2, n_fft // 2 + 1, device=made.device)
         weight = ((frequency < 4000) * 1.0 + ((frequency >= 4000) & (frequency < 8000)) * 0.33)[
             None, :, None
         ]
@@ -193,7 +194,7 @@ def export(model: Vocoder, config: dict[str, Any], directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     names = [n for n, m in model.named_modules() if m in set(_convolutions(model))]
     tensors = unfold_weight_norm(model.state_dict(), names)
-    torch.save({name: value.half() for name, value in tensors.items()}, directory / "hift.pt")
+    torch.save({name: value.half().cpu() for name, value in tensors.items()}, directory / "hift.pt")
     path = directory / "config.yaml"
     whole = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
     whole = {"sample_rate": SAMPLE_RATE, "spk_embed_dim": 192} | whole | {"hift": config}
@@ -227,10 +228,10 @@ def run(settings: Settings, corpus: Corpus, out: Path, to: Path | None) -> None:
 class Critic:
     """The discriminators of a training and their optimiser."""
 
-    def __init__(self, settings: Adversarial, lr: float, seed: int):
+    def __init__(self, settings: Adversarial, lr: float, seed: int, device: str):
         self._settings = settings
         torch.manual_seed(seed)
-        self.discriminators = Discriminators(settings.width)
+        self.discriminators = Discriminators(settings.width).to(device)
         self.optimizer = torch.optim.AdamW(
             self.discriminators.parameters(), lr=lr, betas=(0.8, 0.99), weight_decay=0.01
         )
@@ -267,12 +268,13 @@ def train(settings: Training, model: Vocoder, takes: list[Take], out: Path) -> A
     """
     for module in _convolutions(model):
         weight_norm(module)
+    model.to(settings.device)
     average = Average(model, settings.average)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.lr, betas=(0.8, 0.99), weight_decay=0.01
     )
     stage = settings.adversarial
-    critic = Critic(stage, settings.lr, settings.seed) if stage else None
+    critic = Critic(stage, settings.lr, settings.seed, settings.device) if stage else None
     parts = {"model": model, "optimizer": optimizer, "average": average}
     parts |= critic.parts() if critic else {}
     loop = Loop(out, settings.steps, settings.lr, parts, settings.seed)
@@ -284,7 +286,8 @@ def train(settings: Training, model: Vocoder, takes: list[Take], out: Path) -> A
     model.train()
     while loop.step < loop.steps:
         draws = loop.begin()
-        mel, f0, wave = draw_batch(takes, settings.batch, settings.frames, draws.numpy)
+        drawn = draw_batch(takes, settings.batch, settings.frames, draws.numpy)
+        mel, f0, wave = (part.to(settings.device) for part in drawn)
         predicted = model.f0(mel)
         # Late in the training the filter also meets the pitch it will be given when it serves.
         late = loop.step > loop.steps // 2 and draws.numpy.random() < 0.3
@@ -293,12 +296,12 @@ def train(settings: Training, model: Vocoder, takes: list[Take], out: Path) -> A
         stft_loss = stft_distance(made, wave)
         f0_loss = pitch_distance(predicted, f0)
         loss = 2 * mel_loss + stft_loss + f0_loss
-        apart = torch.zeros(())
+        apart = loss.new_zeros(())
         if critic and stage and loop.step >= stage.start:
             loss, apart = critic.judge(loop, made, wave, loss)
         loop.advance(optimizer, loss, clip=5.0)
         average.update(model, loop.step)
-        sums += torch.stack([mel_loss, stft_loss, f0_loss, apart]).detach()
+        sums += torch.stack([mel_loss, stft_loss, f0_loss, apart]).detach().cpu()
         if loop.step % settings.report_every == 0:
             mean = (sums / settings.report_every).tolist()
             figures = dict(zip(("mel", "stft", "f0", "apart"), mean, strict=True))
@@ -316,11 +319,11 @@ def plain(model: Vocoder) -> None:
 
 def synthesise(model: Vocoder, mel: Tensor, f0: Tensor, draws: Draws, bfloat16: bool) -> Tensor:
     """Audio [b, frames * 256] of mel [b, 80, frames] with a source at f0 [b, frames], in Hz."""
-    phase = model.draw_phase(draws.torch).expand(len(mel), -1)
+    phase = model.draw_phase(draws.torch).to(mel.device).expand(len(mel), -1)
     noise = torch.randn(
         len(mel), model.config.nb_harmonics + 1, mel.shape[-1] * HOP, generator=draws.torch
-    )
+    ).to(mel.device)
     source = model.source(f0, phase, noise)
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
+    with torch.autocast(mel.device.type, dtype=torch.bfloat16, enabled=bfloat16):
         made: Tensor = model(mel, source)
     return made

@@ -1,10 +1,11 @@
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from agent.training import voices
+from agent.training import synthesis, voices
 from agent.training.data import Corpus
 from agent.training.phrasings import Intent, Line
 from agent.training.shards import SAMPLE_RATE
@@ -64,6 +65,27 @@ def test_shipped_settings_name_no_line():
     settings = Settings.read(Path(__file__).parents[2] / "agent" / "nano" / "recipe_corpus.yaml")
     assert settings.line.is_file()
     assert settings.words.is_file()
+
+
+def test_a_stopped_rendering_starts_again_or_leaves_a_gap(line, tmp_path, monkeypatch):
+    rendered = []
+
+    def beep(orders):
+        rendered.extend(order.id for order in orders)
+        return [(np.full(160 * (n + 1), n, np.int16), [("aa", 0.01)]) for n, _ in enumerate(orders)]
+
+    monkeypatch.setattr(synthesis, "ProcessPoolExecutor", ThreadPoolExecutor)
+    monkeypatch.setattr(synthesis, "render", beep)
+    orders = caller_orders(line, ["Something else."] * 60, seed=0)
+    write(orders[:20], tmp_path, processes=1, shard_seconds=0.5)
+    write(orders, tmp_path, processes=1, shard_seconds=0.5)
+    assert rendered == [order.id for order in orders]
+    corpus = Corpus(tmp_path)
+    found = [utterance for _, utterance in corpus.read(range(len(corpus)))]
+    assert [utterance.id for utterance in found] == rendered
+    assert [utterance.text for utterance in found] == [order.text for order in orders]
+    assert found[0].phones == (("aa", 0.01),)
+    assert len(list(tmp_path.glob("*.jsonl"))) > 1
 
 
 @synthesisers
