@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -53,6 +54,8 @@ class Tuning(Section):
         report_every: Steps between two lines of the log.
         judge_every: Steps between two looks at held-out examples.
         judged: Most of those.
+        export: The weights that are written: those that did best on held-out examples, where
+            there are any, or the last.
         seed: Of everything that is drawn.
     """
 
@@ -74,6 +77,7 @@ class Tuning(Section):
     report_every: int = 10
     judge_every: int = 100
     judged: int = 200
+    export: Literal["best", "last"] = "best"
     seed: int = 0
 
 
@@ -100,6 +104,37 @@ class Learning:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take up saved ones."""
         self._model.load_state_dict(state, strict=False)
+
+
+class Best:
+    """The weights that did best on held-out examples so far, in a file."""
+
+    def __init__(self, learning: Learning, path: Path):
+        self._learning, self._path = learning, path
+        self._loss = math.inf
+
+    def offer(self, loss: float) -> None:
+        """Keep the present weights if their loss is the lowest so far."""
+        if loss < self._loss:
+            self._loss = loss
+            partial = self._path.with_suffix(".tmp")
+            torch.save(self._learning.state_dict(), partial)
+            partial.replace(self._path)
+
+    def restore(self) -> None:
+        """Take the best weights up again; nothing if none were offered."""
+        if math.isfinite(self._loss):
+            self._learning.load_state_dict(
+                torch.load(self._path, map_location="cpu", weights_only=True)
+            )
+
+    def state_dict(self) -> dict[str, float]:
+        """The lowest loss."""
+        return {"loss": self._loss}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Go on from there."""
+        self._loss = state["loss"]
 
 
 def begin(
@@ -171,7 +206,8 @@ def tune(
     """Train a model, or go on where a stopped run was.
 
     Args:
-        model: Changed in place; adapted at the end where the settings have ``lora``.
+        model: Changed in place: it ends with the weights to export, and adapted where the settings
+            have ``lora``.
         mix: What it learns from.
         held_out: Examples to judge it by; may be empty.
         settings: How.
@@ -191,7 +227,9 @@ def tune(
         weight_decay=settings.weight_decay,
         fused=True,
     )
-    parts = {"weights": Learning(model), "optimizer": optimizer, "mix": mix}
+    weights_alone = Learning(model)
+    best = Best(weights_alone, out / "best.pt")
+    parts = {"weights": weights_alone, "optimizer": optimizer, "mix": mix, "best": best}
     loop = Loop(
         out, settings.steps, settings.learning_rate, parts, settings.seed, settings.warmup,
         last=settings.last_rate,
@@ -217,10 +255,17 @@ def tune(
             figures = {"text": text, "speech": speech, "ids": float(sum(mix.ids.values()))}
             if held_out and (loop.step % settings.judge_every == 0 or loop.step == loop.steps):
                 with autocast():
-                    figures |= judge(model, held_out, settings.batch_ids)
+                    judged = judge(model, held_out, settings.batch_ids)
+                figures |= judged
+                best.offer(
+                    settings.text_weight * judged["held_out_text"]
+                    + settings.speech_weight * judged["held_out_speech"]
+                )
             loop.report(**figures)
             sums.zero_()
     loop.save()
+    if settings.export == "best":
+        best.restore()
     model.eval()
 
 

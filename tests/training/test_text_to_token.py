@@ -14,9 +14,9 @@ from agent.training.examples import GIVEN, SPEECH, TEXT, losses
 from agent.training.lora import Lora
 from agent.training.pretraining import Shares
 from agent.training.sequences import Sequences
-from agent.training.shards import ShardWriter
+from agent.training.shards import Shards, ShardWriter
 from agent.training.text_to_token import TextToToken
-from agent.training.tuning import NewModel, Tuning, merge, recompute_blocks
+from agent.training.tuning import NewModel, Tuning, judge, merge, recompute_blocks
 
 CODES = 16
 WORDS = {"one": [1, 1, 2], "two": [3, 4, 4], "three": [5, 6, 7], "four": [8, 9]}
@@ -64,6 +64,33 @@ def test_text_to_token_learns_nothing_or_its_checkpoint_does_not_speak(trained):
     assert said == model.say(["one two", "four"], temperature=0.5, seed=3)
     assert all(0 <= code < CODES for codes in said for code in codes)
     assert all(0 < len(codes) <= 25 * 2 for codes in said)
+
+
+def test_the_export_has_not_the_weights_that_did_best(pairs, tmp_path):
+    train = TRAIN.model_copy(
+        update={
+            "steps": 3,
+            "report_every": 1,
+            "judge_every": 1,
+            "learning_rate": 0.5,
+            "warmup": 1,
+            "last_rate": 1.0,
+        }
+    )
+    settings = text_to_token.Settings(pairs=pairs, model=MODEL, train=train)
+    text_to_token.run(settings, None, tmp_path / "run", tmp_path / "made")
+    best = min(log(tmp_path / "run"), key=lambda line: line["held_out_speech"])
+    assert best["step"] < 3  # the rate is far too high
+    model = LanguageModel.from_pretrained(tmp_path / "made")
+    shards = Shards(pairs)
+    sequences = Sequences(model.text_tokenizer, 64)
+    examples = [text_to_token.read(shards, index, sequences) for index in shards.split()[1]]
+    found = judge(model, examples, 200)["held_out_speech"]
+    assert found == pytest.approx(best["held_out_speech"], abs=1e-3)
+    last = settings.model_copy(update={"train": train.model_copy(update={"export": "last"})})
+    text_to_token.run(last, None, tmp_path / "run", tmp_path / "last")
+    last_model = LanguageModel.from_pretrained(tmp_path / "last")
+    assert judge(last_model, examples, 200)["held_out_speech"] > found
 
 
 def test_a_text_said_in_company_is_said_differently(trained):
