@@ -213,9 +213,14 @@ class Quantiser:
             found = counts > 0
             codes[found] = sums[found] / counts[found, None]
             codes[~found] = vectors[torch.randint(len(vectors), (int((~found).sum()),))]
-        self.encoder.codebook.weight.data.copy_(codes)
+        self._set(codes)
         self.ema_count.fill_(1.0)
         self.ema_weight = codes.clone()
+
+    @torch.no_grad()
+    def _set(self, codes: Tensor) -> None:
+        # Not through `.data`: that would hide the change from whoever keeps what follows from it.
+        self.encoder.codebook.weight.copy_(codes)
 
     def update(self, vectors: Tensor, ids: Tensor) -> None:
         """Move the codes towards vectors [n, width] that have been given ids [n]."""
@@ -229,6 +234,4 @@ class Quantiser:
             self.ema_weight[dead] = vectors[torch.randperm(len(vectors))[: len(dead)]]
             self.ema_count[dead] = 1.0
             self.unused[dead] = 0.0
-        self.encoder.codebook.weight.data.copy_(
-            self.ema_weight / self.ema_count.clamp(min=1e-5)[:, None]
-        )
+        self._set(self.ema_weight / self.ema_count.clamp(min=1e-5)[:, None])

@@ -105,6 +105,20 @@ def test_codes_start_in_clusters_and_dead_ones_restart(small: Settings) -> None:
     assert (encoder.codebook.weight[0] - dead).abs().max() > 1.0
 
 
+@torch.no_grad()
+def test_ids_are_those_of_the_codes_before_an_update(small: Settings) -> None:
+    torch.manual_seed(0)
+    encoder = WhisperVQEncoder(small.encoder())
+    quantiser = Quantiser(encoder, small)
+    vectors = 5.0 * torch.randn(60, 32)
+    quantiser.collect(vectors)
+    encoder.quantise(vectors)
+    for change in (quantiser.start, lambda: quantiser.update(vectors * 3, torch.arange(60) % 8)):
+        change()
+        nearest = torch.cdist(vectors, encoder.codebook.weight).argmin(-1)
+        assert torch.equal(encoder.quantise(vectors), nearest)
+
+
 def test_a_training_ends_in_a_checkpoint_that_loads(
     corpus: Corpus, small: Settings, tmp_path: Path
 ) -> None:
