@@ -57,6 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     _serve_parser(commands.add_parser("serve", help="answer calls until stopped"))
     _simulate_parser(commands.add_parser("simulate", help="place a scripted call and judge it"))
 
+    _train_parser(commands.add_parser("train", help="train a part from data, or fine-tune it"))
+
     tokenize = commands.add_parser("tokenize", help="print the speech tokens of a recording")
     tokenize.add_argument("wav", type=Path, help="16 kHz mono WAV")
     tokenize.add_argument("--json", action="store_true", help="print a JSON list")
@@ -103,10 +105,17 @@ def _simulate_parser(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_simulate)
 
 
+def _train_parser(parser: argparse.ArgumentParser) -> None:
+    from agent.training.command import add_parts
+
+    add_parts(parser)
+    parser.set_defaults(run=_train)
+
+
 def _level(options: argparse.Namespace) -> str:
     if options.verbose:
         return "DEBUG"
-    return "INFO" if options.command == "serve" else "ERROR"
+    return "INFO" if options.command in ("serve", "train") else "ERROR"
 
 
 def _progress(line: str) -> None:
@@ -155,6 +164,13 @@ def _simulate(options: argparse.Namespace) -> int:
         return rehearse(scenario, options.runs, settings)
     token = os.environ.get(AUTH_TOKEN_VARIABLE, "")
     return simulate(scenario, options.url, token, options.runs, options.records, via=options.via)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from agent.training.command import run
+
+    run(options)
+    return 0
 
 
 def _tokenize(options: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from scipy.fft import irfft, next_fast_len, rfft
 from scipy.signal import lfilter, resample_poly
 from torch import Tensor
 
-from agent.training.data import SAMPLE_RATE
+from agent.training.shards import SAMPLE_RATE
 
 Audio = npt.NDArray[np.float32]
 PHONE_RATE = 8_000
@@ -126,5 +126,5 @@ def running_maximum(log_mel: Tensor, block: int) -> Tensor:
     """
     frames = log_mel.shape[-1]
     so_far = log_mel.amax(dim=1, keepdim=True).cummax(dim=-1).values
-    ends = (torch.arange(frames) // block + 1) * block - 1
+    ends = (torch.arange(frames, device=log_mel.device) // block + 1) * block - 1
     return so_far[..., ends.clamp(max=frames - 1)]

@@ -29,12 +29,14 @@ from agent.speech.prompt import (
 )
 from agent.speech.text_tokenizer import TextTokenizer
 from agent.speech.tokenizer import SpeechTokenizer
-from agent.training.augment import phone_band, vary
-from agent.training.data import SAMPLE_RATE, Corpus
+from agent.training.augment import Audio, phone_band, vary
+from agent.training.data import Corpus
+from agent.training.examples import GIVEN, SPEECH, TEXT, Example
 from agent.training.phrasings import Line
+from agent.training.recipe import Section
+from agent.training.shards import SAMPLE_RATE
 
 Codes = npt.NDArray[np.int64]
-GIVEN, TEXT, SPEECH = 0, 1, 2
 
 
 def stream_codes(tokenizer: SpeechTokenizer, audio: npt.NDArray[np.float32]) -> Codes:
@@ -45,29 +47,29 @@ def stream_codes(tokenizer: SpeechTokenizer, audio: npt.NDArray[np.float32]) -> 
 
 def hear(
     corpus: Corpus, indices: Sequence[int], tokenizer: SpeechTokenizer, seed: int
-) -> Iterator[Codes]:
-    """Codes of callers' utterances, each as one random phone line and one detector leave it.
+) -> Iterator[tuple[int, Codes]]:
+    """Indices and codes of callers' utterances, as random phone lines and a detector leave them.
 
     Before the words 0 to 0.5 s of quiet, which also moves them against the token grid; after them
     0.1 to 0.8 s.
     """
-    for index in indices:
+    for index, utterance in corpus.read(indices):
         rng = np.random.default_rng((seed, index))
         before, after = rng.uniform(0.0, 0.5), rng.uniform(0.1, 0.8)
         quiet = (int(before * SAMPLE_RATE), int(after * SAMPLE_RATE))
-        yield stream_codes(tokenizer, vary(np.pad(corpus[index].audio, quiet), rng).audio)
+        yield index, stream_codes(tokenizer, vary(np.pad(utterance.audio, quiet), rng).audio)
 
 
-def hear_plainly(corpus: Corpus, index: int, tokenizer: SpeechTokenizer) -> Codes:
+def hear_plainly(audio: Audio, tokenizer: SpeechTokenizer) -> Codes:
     """Codes of an utterance over a clean phone line, with the quiet of an average turn."""
     quiet = (SAMPLE_RATE // 5, SAMPLE_RATE * 2 // 5)
-    return stream_codes(tokenizer, phone_band(np.pad(corpus[index].audio, quiet)))
+    return stream_codes(tokenizer, phone_band(np.pad(audio, quiet)))
 
 
-def spoken_codes(corpus: Corpus, index: int, tokenizer: SpeechTokenizer) -> Codes:
+def spoken_codes(audio: Audio, tokenizer: SpeechTokenizer) -> Codes:
     """Codes of an utterance by the agent's voice, as the decoder learns to speak them."""
     codes: Codes
-    (codes,) = tokenizer.encode([phone_band(corpus[index].audio)])
+    (codes,) = tokenizer.encode([phone_band(audio)])
     return codes
 
 
@@ -88,13 +90,17 @@ class Takes:
         """Corpus indices of the utterances."""
         return list(self._rows)
 
+    def __contains__(self, index: int) -> bool:
+        return index in self._rows
+
     def __getitem__(self, index: int) -> Codes:
         """Codes of one utterance."""
         return self._rows[index]
 
     @staticmethod
-    def save(path: Path, indices: Sequence[int], rows: Sequence[Codes]) -> None:
-        """Write codes; the file appears only when it is whole."""
+    def save(path: Path, codes_of: Iterable[tuple[int, Codes]]) -> None:
+        """Write indices and their codes; the file appears only when it is whole."""
+        indices, rows = zip(*codes_of, strict=True)
         partial = path.with_suffix(".tmp.npz")
         ends = np.cumsum([len(row) for row in rows])
         codes = np.concatenate(rows).astype(np.int32)
@@ -102,8 +108,7 @@ class Takes:
         partial.rename(path)
 
 
-@dataclass(frozen=True)
-class Mixture:
+class Mixture(Section):
     """How scenes are drawn.
 
     Attributes:
@@ -135,25 +140,11 @@ class Mixture:
 
 
 @dataclass(frozen=True)
-class Exchange:
-    """A turn and its answer.
-
-    Attributes:
-        ids: In order.
-        kinds: For each id what it is to predict it: nothing (``GIVEN``), ``TEXT`` (the end counts
-            as text) or ``SPEECH``.
-    """
-
-    ids: list[int]
-    kinds: list[int]
-
-
-@dataclass(frozen=True)
 class Scene:
     """The ids that start a conversation, and exchanges of which each alone goes on from there."""
 
     start: list[int]
-    exchanges: list[Exchange]
+    exchanges: list[Example]
 
 
 class Conversations:
@@ -167,6 +158,9 @@ class Conversations:
         mixture: In which shares.
         callers: Corpus indices of utterances to listen to: questions, and others for dictation.
         sentences: Corpus indices of the agent's voice, to be read aloud.
+
+    Raises:
+        ValueError: The agent's recording of an answer was left out as corrupt.
     """
 
     def __init__(
@@ -183,12 +177,16 @@ class Conversations:
         self._tokenizer = tokenizer
         self._mixture = mixture
         self._interleave = Interleave()
-        texts = {index: corpus[index].text for index in (*callers, *sentences)}
+        texts = {index: corpus.text(index) for index in (*callers, *sentences)}
         self._answers: dict[str, list[int]] = {}
         for index in corpus.indices(role="agent", canonical=True):
-            utterance = corpus[index]
-            assert utterance.intent is not None
-            self._answers[utterance.intent] = self._answer(utterance.text, spoken[index])
+            intent = corpus.intent(index)
+            assert intent is not None
+            if index not in spoken:
+                raise ValueError(
+                    f"answer {intent!r}: the recording of the agent's voice is corrupt"
+                )
+            self._answers[intent] = self._answer(corpus.text(index), spoken[index])
         self._readings: list[tuple[str, list[int]]] = []
         for index in sentences:
             try:
@@ -201,7 +199,7 @@ class Conversations:
         greeting = next(intent for intent in line.intents if intent.instruction)
         self._greet = self._prompt.typed(greeting.instruction or "")
         self._greeting = self._answers[greeting.name]
-        intents = {index: corpus[index].intent for index in callers}
+        intents = {index: corpus.intent(index) for index in callers}
         self._questions = [(index, intent) for index, intent in intents.items() if intent]
         self._words = [(index, tokenizer.encode_plain(texts[index])) for index in callers]
 
@@ -276,14 +274,14 @@ class Conversations:
             exchanges.append(self._exchange(self._prompt.say(text), answer))
         return Scene(start, exchanges)
 
-    def _exchange(self, user: Sequence[int], answer: Sequence[int], whole: bool = True) -> Exchange:
+    def _exchange(self, user: Sequence[int], answer: Sequence[int], whole: bool = True) -> Example:
         kinds = [SPEECH if self._tokenizer.is_speech(i) else TEXT for i in answer]
         # An answer ends with the id that begins the next turn.
         ids, kinds = [*answer, self._prompt.user], [*kinds, TEXT]
         if not whole:
             end = kinds.index(SPEECH)
             ids, kinds = ids[:end], kinds[:end]
-        return Exchange([*user, *ids], [GIVEN] * len(user) + kinds)
+        return Example([*user, *ids], [GIVEN] * len(user) + kinds)
 
     def _noisy(self, takes: Sequence[Takes], index: int, rng: np.random.Generator) -> list[int]:
         codes = takes[rng.integers(len(takes))][index]

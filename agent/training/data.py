@@ -1,24 +1,18 @@
-"""The rendered corpus on disk, memory-mapped.
-
-A corpus directory has two files: ``audio.i16``, every utterance one after another as little-endian
-int16 at 16 kHz, and ``index.jsonl``, one JSON object an utterance.
-"""
+"""The rendered corpus: utterances in shards, with who says what and how."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
-SAMPLE_RATE = 16_000
-AUDIO_FILE = "audio.i16"
-INDEX_FILE = "index.jsonl"
-_REQUIRED = ("id", "split", "role", "voice", "seen_voice", "text", "offset", "samples")
+from agent.training.shards import SAMPLE_RATE, Sample, Shards
+
+__all__ = ["SAMPLE_RATE", "Corpus", "Utterance"]
+_REQUIRED = ("split", "role", "voice", "seen_voice", "text")
 
 
 @dataclass(frozen=True)
@@ -36,6 +30,7 @@ class Utterance:
         canonical: Whether this is the agent's one rendering of an answer that is to be learnt.
         phones: (phone, end in seconds) in order, or None where the synthesiser does not tell.
         audio: float32 [n] in [-1, 1] at 16 kHz.
+        codes: int64 [m], its speech codes; m is 0 where they are not known.
     """
 
     id: str
@@ -48,82 +43,82 @@ class Utterance:
     canonical: bool
     phones: tuple[tuple[str, float], ...] | None
     audio: npt.NDArray[np.float32]
+    codes: npt.NDArray[np.int64]
 
 
-class Corpus(Sequence[Utterance]):
+class Corpus:
     """Reads a corpus directory; audio is read from disk when an utterance is asked for.
 
     Args:
-        path: The directory.
+        path: The directory, of shards (:mod:`agent.training.shards`).
 
     Raises:
-        ValueError: A file is missing, an entry lacks a field, or its audio lies outside the file.
+        ValueError: There is no shard, or no usable utterance in any.
     """
 
     def __init__(self, path: str | Path):
-        directory = Path(path)
-        for name in (AUDIO_FILE, INDEX_FILE):
-            if not (directory / name).is_file():
-                raise ValueError(f"{directory / name} is missing: render the corpus first")
-        size = (directory / AUDIO_FILE).stat().st_size // 2
-        self._audio: npt.NDArray[np.int16] = (
-            np.memmap(directory / AUDIO_FILE, dtype="<i2", mode="r", shape=(size,))
-            if size
-            else np.zeros(0, dtype="<i2")
-        )
-        self._entries: list[dict[str, Any]] = []
-        for number, line in enumerate((directory / INDEX_FILE).read_text("utf-8").splitlines(), 1):
-            entry = json.loads(line)
-            where = f"{directory / INDEX_FILE}, line {number}"
-            for field in _REQUIRED:
-                if field not in entry:
-                    raise ValueError(f"{where}: field {field!r} is missing")
-            if entry["offset"] < 0 or entry["offset"] + entry["samples"] > size:
-                raise ValueError(f"{where}: its audio ends past the {size} samples of {AUDIO_FILE}")
-            self._entries.append(entry)
+        self._shards = Shards(path, _REQUIRED)
+
+    @property
+    def skipped(self) -> int:
+        """How many corrupt utterances have been left out so far."""
+        return self._shards.skipped
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._shards)
 
-    @overload
-    def __getitem__(self, index: int) -> Utterance: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Utterance]: ...
-    def __getitem__(self, index: int | slice) -> Utterance | list[Utterance]:
-        """Return one utterance, or a list of them for a slice."""
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        entry = self._entries[index]
-        samples = self._audio[entry["offset"] : entry["offset"] + entry["samples"]]
-        phones = entry.get("phones")
-        return Utterance(
-            id=entry["id"],
-            split=entry["split"],
-            role=entry["role"],
-            voice=entry["voice"],
-            seen_voice=entry["seen_voice"],
-            text=entry["text"],
-            intent=entry.get("intent"),
-            canonical=entry.get("canonical", False),
-            phones=None if phones is None else tuple((str(n), float(e)) for n, e in phones),
-            audio=samples.astype(np.float32) / 32768.0,
-        )
+    def __getitem__(self, index: int) -> Utterance:
+        """Read one utterance.
 
-    def __iter__(self) -> Iterator[Utterance]:
-        return (self[index] for index in range(len(self)))
+        Raises:
+            CorruptSampleError: Its bytes have changed since they were written.
+        """
+        return _utterance(self._shards[index])
+
+    def read(self, indices: Iterable[int]) -> Iterator[tuple[int, Utterance]]:
+        """Read utterances one by one with their indices, leaving out those that are corrupt."""
+        return ((index, _utterance(sample)) for index, sample in self._shards.read(indices))
 
     def seconds(self, index: int) -> float:
         """Return an utterance's length without reading its audio."""
-        return float(self._entries[index]["samples"]) / SAMPLE_RATE
+        return self._shards.seconds(index)
 
     def text(self, index: int) -> str:
         """Return what is said in an utterance without reading its audio."""
-        return str(self._entries[index]["text"])
+        return str(self._shards.entry(index)["text"])
+
+    def intent(self, index: int) -> str | None:
+        """Return an utterance's intent without reading its audio."""
+        intent = self._shards.entry(index).get("intent")
+        return None if intent is None else str(intent)
+
+    def voice(self, index: int) -> str:
+        """Return who speaks an utterance without reading its audio."""
+        return str(self._shards.entry(index)["voice"])
+
+    def phone_names(self) -> list[str]:
+        """Return all phones that occur, sorted."""
+        entries = (self._shards.entry(index) for index in range(len(self)))
+        return sorted({str(name) for entry in entries for name, _ in entry.get("phones") or ()})
 
     def indices(self, **fields: object) -> list[int]:
         """Return where every given field has the given value, e.g. ``role="caller"``."""
-        return [
-            index
-            for index, entry in enumerate(self._entries)
-            if all(entry.get(name) == value for name, value in fields.items())
-        ]
+        return self._shards.indices(**fields)
+
+
+def _utterance(sample: Sample) -> Utterance:
+    entry = sample.entry
+    phones = entry.get("phones")
+    return Utterance(
+        id=entry["id"],
+        split=entry["split"],
+        role=entry["role"],
+        voice=entry["voice"],
+        seen_voice=entry["seen_voice"],
+        text=entry["text"],
+        intent=entry.get("intent"),
+        canonical=entry.get("canonical", False),
+        phones=None if phones is None else tuple((str(n), float(e)) for n, e in phones),
+        audio=sample.audio.astype(np.float32) / 32768.0,
+        codes=sample.codes,
+    )

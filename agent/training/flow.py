@@ -11,9 +11,8 @@ one, and in part have the mel of their first blocks given.
 
 from __future__ import annotations
 
-import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,9 +29,57 @@ from agent.training.augment import Audio, phone_band
 from agent.training.data import Corpus
 from agent.training.loop import Average, Loop, parameter_count
 from agent.training.mel import HOP, SAMPLE_RATE, log_mel, to_decoder_rate
+from agent.training.on_disk import on_disk
+from agent.training.recipe import Section
 from agent.training.voices import AGENT_VOICE
 
 TOKEN_SAMPLES = 1280  # of 16 kHz audio
+
+
+class Training(Section):
+    """How a flow is trained.
+
+    Attributes:
+        batch: Windows in a step.
+        lengths: Tokens of a window; those that no utterance has are left out.
+        answers: From a step on, how often an answer of the agent is drawn for each time another
+            utterance is.
+        prior: Weight of the L1 distance of the encoder's mel.
+        hidden: Share of the windows whose conditions are hidden, for guidance.
+        average: Decay of the averaged weights.
+    """
+
+    steps: int
+    batch: int
+    lengths: list[int]
+    answers: list[tuple[int, float]] = [(0, 1.0)]  # noqa: RUF012
+    prior: float
+    hidden: float = 0.2
+    lr: float
+    average: float
+    bfloat16: bool
+    device: str = "cpu"
+    report_every: int
+    judge_every: int
+    seed: int
+
+    def answers_at(self, step: int) -> float:
+        """How much more often than others the agent's answers are drawn at a step."""
+        return [weight for first, weight in self.answers if first <= step][-1]
+
+
+class Settings(Training):
+    """The recipe; see the comments of ``agent/nano/recipe_flow.yaml``.
+
+    Attributes:
+        model: The section ``flow`` of the decoder's config.yaml.
+        decoding: How the result is run: the section of that name.
+    """
+
+    section = "flow"
+
+    model: dict[str, Any]
+    decoding: dict[str, int | float]
 
 
 @dataclass(frozen=True)
@@ -58,7 +105,7 @@ class StandIn:
 
     def __init__(self, corpus: Corpus, codes: int, seed: int, rounds: int = 15) -> None:
         train = corpus.indices(voice=AGENT_VOICE, split="train")
-        vectors = torch.cat([self._describe(corpus[index].audio) for index in train])
+        vectors = torch.cat([self._describe(u.audio) for _, u in corpus.read(train)])
         generator = torch.Generator().manual_seed(seed)
         self.centres = vectors[torch.randperm(len(vectors), generator=generator)[:codes]].clone()
         for _ in range(rounds):
@@ -87,33 +134,54 @@ def phone_tokens(tokenizer: SpeechTokenizer) -> Callable[[Audio], Tensor]:
 
 
 def load_takes(
-    corpus: Corpus, encode: Callable[[Audio], Tensor], flow: Flow, split: str
+    corpus: Corpus,
+    encode: Callable[[Audio], Tensor],
+    flow: Flow,
+    split: str,
+    voice: str = AGENT_VOICE,
 ) -> list[Take]:
-    """The utterances of the agent's voice in a split."""
-    takes = []
-    for index in corpus.indices(voice=AGENT_VOICE, split=split):
-        utterance = corpus[index]
-        tokens = encode(utterance.audio)
-        frames = flow.frames(len(tokens))
-        audio = torch.from_numpy(to_decoder_rate(utterance.audio))
-        # The last token may reach past the end of the recording.
-        audio = F.pad(audio, (0, max(0, frames * HOP - len(audio))))[: frames * HOP]
-        takes.append(Take(tokens, log_mel(audio), utterance.role == "agent"))
+    """The utterances of a voice in a split.
+
+    Raises:
+        ValueError: There is none.
+    """
+    tokens: list[Tensor] = []
+    answers: list[bool] = []
+
+    def mels() -> Iterator[Tensor]:
+        for _, utterance in corpus.read(corpus.indices(voice=voice, split=split)):
+            tokens.append(encode(utterance.audio))
+            answers.append(utterance.role == "agent")
+            frames = flow.frames(len(tokens[-1]))
+            audio = torch.from_numpy(to_decoder_rate(utterance.audio))
+            # The last token may reach past the end of the recording.
+            yield log_mel(F.pad(audio, (0, max(0, frames * HOP - len(audio))))[: frames * HOP])
+
+    takes = [Take(*parts) for parts in zip(tokens, on_disk(mels()), answers, strict=True)]
     if not takes:
-        raise ValueError(f"no utterance of voice {AGENT_VOICE!r} in split {split!r}")
+        raise ValueError(f"no utterance of voice {voice!r} in split {split!r}")
     return takes
 
 
 class Windows:
-    """Draws batches of windows of equal length from utterances."""
+    """Draws batches of windows of equal length from utterances.
 
-    def __init__(self, takes: list[Take], flow: Flow, lengths: list[int], seed: int) -> None:
-        self.takes, self.flow, self.lengths = takes, flow, lengths
-        self.rng = np.random.default_rng(seed)
+    Raises:
+        ValueError: No utterance is as long as the shortest window.
+    """
 
-    def draw(self, size: int, answers: float = 1.0) -> Batch:
+    def __init__(self, takes: list[Take], flow: Flow, lengths: list[int]) -> None:
+        self.takes, self.flow = takes, flow
+        longest = max(len(take.tokens) for take in takes)
+        self.lengths = [length for length in lengths if length <= longest]
+        if not self.lengths:
+            raise ValueError(
+                f"the longest utterance has {longest} tokens, the shortest window {min(lengths)}"
+            )
+
+    def draw(self, rng: np.random.Generator, size: int, answers: float = 1.0) -> Batch:
         """Draw ``size`` windows; ``answers`` of the agent's answers for one of anything else."""
-        rng, flow = self.rng, self.flow
+        flow = self.flow
         block = flow.config.encoder.block_size
         count = int(rng.choice(self.lengths))
         if rng.random() < 0.3:
@@ -158,26 +226,27 @@ def flow_losses(
     Returns:
         Mean squared error of the velocity and L1 distance of ``condition`` from the mel.
     """
-    size = len(batch.mel)
-    mu = flow.condition(batch.tokens, batch.mel.shape[-1])
-    time = 1 - torch.cos(torch.rand(size, generator=generator) * (0.5 * math.pi))
-    noise = torch.randn(batch.mel.shape, generator=generator)
-    led = (torch.rand(size, generator=generator) >= hidden).to(mu.dtype)
+    device = next(flow.parameters()).device
+    size, mel = len(batch.mel), batch.mel.to(device)
+    mu = flow.condition(batch.tokens.to(device), mel.shape[-1])
+    # Drawn where the generator is, so that a seed means the same on every device.
+    time = 1 - torch.cos(torch.rand(size, generator=generator).to(device) * (0.5 * math.pi))
+    noise = torch.randn(mel.shape, generator=generator).to(device)
+    led = (torch.rand(size, generator=generator) >= hidden).to(device, mu.dtype)
     at = time[:, None, None]
-    velocity = flow.velocity(
-        (1 - at) * noise + at * batch.mel, time, mu.to(noise.dtype), batch.prompt, led
-    )
-    matching = F.mse_loss(velocity.float(), batch.mel - noise)
-    return matching, (mu.float() - batch.mel).abs().mean()
+    state = (1 - at) * noise + at * mel
+    velocity = flow.velocity(state, time, mu.to(noise.dtype), batch.prompt.to(device), led)
+    matching = F.mse_loss(velocity.float(), mel - noise)
+    return matching, (mu.float() - mel).abs().mean()
 
 
 @torch.no_grad()
 def judge(flow: Flow, takes: list[Take], lengths: list[int], batches: int = 12) -> dict[str, float]:
     """Losses on held-out utterances, with the same windows, times and noise at every call."""
-    windows = Windows(takes, flow, lengths, seed=0)
-    generator = torch.Generator().manual_seed(0)
+    windows = Windows(takes, flow, lengths)
+    rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
     flow.eval()
-    figures = [flow_losses(flow, windows.draw(8), 0.0, generator) for _ in range(batches)]
+    figures = [flow_losses(flow, windows.draw(rng, 8), 0.0, generator) for _ in range(batches)]
     flow.train()
     return {
         "held_out_matching": float(sum(m for m, _ in figures)) / batches,
@@ -196,81 +265,90 @@ def initialise(flow: Flow, seed: int) -> None:
     torch.nn.init.zeros_(flow.decoder.estimator.final_proj.weight)
 
 
-def export(flow: Flow, settings: dict[str, Any], directory: Path) -> None:
+def export(flow: Flow, model: dict[str, Any], decoding: dict[str, Any], directory: Path) -> None:
     """Write ``flow.pt`` (fp16) and the sections ``flow`` and ``decoding`` of ``config.yaml``.
 
     A section of another recipe that is already there stays.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.half() for name, value in flow.state_dict().items()}
+    tensors = {name: value.half().cpu() for name, value in flow.state_dict().items()}
     torch.save(tensors, directory / "flow.pt")
     path = directory / "config.yaml"
     whole = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    ours = {"flow": settings["model"], "decoding": settings["decoding"]}
+    ours = {"flow": model, "decoding": decoding}
     whole = {"sample_rate": SAMPLE_RATE, "spk_embed_dim": 192} | whole | ours
     path.write_text(yaml.safe_dump(whole, sort_keys=False), encoding="utf-8")
 
 
-def main() -> None:
-    """Train, reporting to the terminal; ``--export`` writes the averaged weights at the end."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--settings", type=Path, required=True)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument(
-        "--tokenizer", type=Path, help="its checkpoint; without it, the first stage"
-    )
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--export", type=Path, help="directory of the decoder checkpoint")
-    arguments = parser.parse_args()
-    settings = yaml.safe_load(arguments.settings.read_text(encoding="utf-8"))
-    torch.set_num_threads(1)
-    torch.manual_seed(settings["seed"])  # this process is the training's own
-    flow = Flow(FlowConfig.from_mapping(settings["model"], SAMPLE_RATE, arguments.settings))
-    initialise(flow, settings["seed"])
-    average = Average(flow, settings["average"])
-    optimizer = torch.optim.AdamW(
-        flow.parameters(), lr=settings["lr"], betas=(0.9, 0.98), weight_decay=0.01, fused=True
-    )
-    parts = {"model": flow, "optimizer": optimizer, "average": average}
-    loop = Loop(arguments.out, settings["steps"], settings["lr"], parts)
+def run(
+    settings: Settings, corpus: Corpus, tokenizer: Path | None, out: Path, to: Path | None
+) -> None:
+    """Train, or go on where a stopped run was.
 
-    corpus = Corpus(arguments.data)
+    Args:
+        settings: The recipe.
+        corpus: Recordings of the agent's voice.
+        tokenizer: The finished tokenizer's checkpoint; None for a first stage on stand-in codes.
+        out: Directory of the training.
+        to: Directory of the decoder checkpoint to write; None to write none.
+
+    Raises:
+        CheckpointError: The recipe's ``model`` is none.
+        ValueError: The corpus has no utterance to learn from.
+    """
+    torch.manual_seed(settings.seed)  # the parts that start as torch starts them
+    flow = Flow(FlowConfig.from_mapping(settings.model, SAMPLE_RATE, "settings"))
+    initialise(flow, settings.seed)
     encode = (
-        phone_tokens(SpeechTokenizer.from_pretrained(arguments.tokenizer))
-        if arguments.tokenizer
-        else StandIn(corpus, flow.config.vocab_size, settings["seed"])
+        phone_tokens(SpeechTokenizer.from_pretrained(tokenizer))
+        if tokenizer
+        else StandIn(corpus, flow.config.vocab_size, settings.seed)
     )
     takes = load_takes(corpus, encode, flow, "train")
     held_out = load_takes(corpus, encode, flow, "held_out")
+    average = train(settings, flow, takes, held_out, out)
+    if to:
+        average.copy_to(flow)
+        export(flow, settings.model, settings.decoding, to)
+
+
+def train(
+    settings: Training, flow: Flow, takes: list[Take], held_out: list[Take], out: Path
+) -> Average:
+    """Train a flow on takes, or go on where a stopped run was.
+
+    Returns:
+        The averaged weights.
+    """
+    flow.to(settings.device)
+    average = Average(flow, settings.average)
+    optimizer = torch.optim.AdamW(
+        flow.parameters(), lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True
+    )
+    parts = {"model": flow, "optimizer": optimizer, "average": average}
+    loop = Loop(out, settings.steps, settings.lr, parts, settings.seed)
     minutes = sum(take.mel.shape[1] for take in takes) * HOP / SAMPLE_RATE / 60
     print(f"{parameter_count([flow]):,} parameters, {len(takes)} utterances, {minutes:.1f} min")
-
-    windows = Windows(takes, flow, settings["lengths"], settings["seed"] + loop.step)
-    generator = torch.Generator().manual_seed(settings["seed"] + loop.step)
-    hidden = settings["model"]["decoder"]["cfm_params"]["content"]["training_cfg_rate"]
+    windows = Windows(takes, flow, settings.lengths)
     sums, counted = torch.zeros(2), 0
     flow.train()
     while loop.step < loop.steps:
-        answers = [weight for step, weight in settings["answers"] if step <= loop.step][-1]
-        batch = windows.draw(settings["batch"], answers)
-        with torch.autocast("cpu", torch.bfloat16, enabled=settings["bfloat16"]):
-            matching, prior = flow_losses(flow, batch, hidden, generator)
-        loop.advance(optimizer, matching + settings["prior"] * prior)
+        draws = loop.begin()
+        batch = windows.draw(draws.numpy, settings.batch, settings.answers_at(loop.step))
+        with torch.autocast(
+            torch.device(settings.device).type, torch.bfloat16, enabled=settings.bfloat16
+        ):
+            matching, prior = flow_losses(flow, batch, settings.hidden, draws.torch)
+        loop.advance(optimizer, matching + settings.prior * prior)
         average.update(flow, loop.step)
-        sums += torch.stack([matching, prior]).detach()
+        sums += torch.stack([matching, prior]).detach().cpu()
         counted += 1
-        if loop.step % settings["report_every"] == 0:
+        if loop.step % settings.report_every == 0:
             mean = (sums / counted).tolist()
             figures = {"matching": mean[0], "prior": mean[1]}
-            if loop.step % settings["judge_every"] == 0:
-                figures |= judge(flow, held_out, settings["lengths"])
+            if loop.step % settings.judge_every == 0:
+                figures |= judge(flow, held_out, settings.lengths)
             loop.report(**figures)
             sums, counted = torch.zeros(2), 0
     loop.save()
-    if arguments.export:
-        average.copy_to(flow)
-        export(flow, settings, arguments.export)
-
-
-if __name__ == "__main__":
-    main()
+    return average

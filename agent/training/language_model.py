@@ -1,34 +1,24 @@
-"""Trains the nano language model.
+"""Trains the nano language model on the line's conversations.
 
-``python -m agent.training.language_model`` takes ``--settings`` (YAML), ``--data`` (a rendered
-corpus), ``--tokenizer`` (its finished checkpoint), ``--out`` (what resumes a stopped run) and
-``--export`` (the checkpoint in the published layout).
-
-The callers are tokenised again and again over random phone lines, beside the training and once for
-all; ``--hear`` does only that, for a process of its own.
+The callers are tokenised again and again over random phone lines, once before the training and the
+rest beside it, by a process of its own (``glm-voice train language-model --hear``).
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from agent.speech.language_model import LanguageModel
 from agent.speech.text_tokenizer import TextTokenizer
 from agent.speech.tokenizer import SpeechTokenizer
 from agent.training.conversations import (
-    GIVEN,
-    SPEECH,
-    TEXT,
     Conversations,
     Scene,
     Takes,
@@ -37,27 +27,17 @@ from agent.training.conversations import (
     spoken_codes,
 )
 from agent.training.data import Corpus
+from agent.training.examples import GIVEN, SPEECH, TEXT, Losses, weighted
 from agent.training.language_model_layout import (
     Settings,
-    export,
     fresh_model,
+    nano_texts,
     write_layout,
+    write_weights,
 )
 from agent.training.loop import Average, Loop, parameter_count
-from agent.training.phrasings import Line, read_line
-
-NANO_CORPUS = Path(__file__).resolve().parents[1] / "nano" / "corpus.yaml"
-
-
-def _dropped(model: LanguageModel, share: float) -> None:
-    """Add dropout to what each half of a block adds to the stream, in training only."""
-
-    def drop(module: nn.Module, _arguments: Any, output: Tensor) -> Tensor:
-        return F.dropout(output, share, module.training)
-
-    for name, module in model.named_modules():
-        if name.endswith((".self_attention", ".mlp", ".word_embeddings")):
-            module.register_forward_hook(drop)
+from agent.training.phrasings import Line
+from agent.training.tuning import add_dropout
 
 
 class _Start:
@@ -102,32 +82,28 @@ def predictions(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Logits [r, vocab], targets [r], kinds [r] and exchange numbers [r] of ids to predict."""
     starts = [_Start() for _ in scenes]
-    ids = torch.tensor([i for scene in scenes for i in scene.start])
-    none = torch.zeros(0, dtype=torch.int64)
+    device = model.device
+    ids = torch.tensor([i for scene in scenes for i in scene.start], device=device)
+    none = torch.zeros(0, dtype=torch.int64, device=device)
     model(ids, [len(scene.start) for scene in scenes], starts, none)
     exchanges = [exchange for scene in scenes for exchange in scene.exchanges]
     branches = [
         _Branch(start) for scene, start in zip(scenes, starts, strict=True) for _ in scene.exchanges
     ]
     lengths = [len(exchange.ids) for exchange in exchanges]
-    ids = torch.tensor([i for exchange in exchanges for i in exchange.ids])
-    kinds = torch.tensor([k for exchange in exchanges for k in exchange.kinds])
-    owners = torch.repeat_interleave(torch.arange(len(exchanges)), torch.tensor(lengths))
+    ids = torch.tensor([i for exchange in exchanges for i in exchange.ids], device=device)
+    kinds = torch.tensor([k for exchange in exchanges for k in exchange.kinds], device=device)
+    owners = torch.repeat_interleave(torch.arange(len(exchanges)), torch.tensor(lengths)).to(device)
     # The id at a position is predicted from the one before; an exchange's first id is given.
     targets = (kinds != GIVEN).nonzero()[:, 0]
     logits = model(ids, lengths, branches, targets - 1)
     return logits, ids[targets], kinds[targets], owners[targets]
 
 
-def losses(
-    model: LanguageModel, scenes: Sequence[Scene], text_weight: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Cross-entropy of the ids to predict: weighted together, of text, of speech."""
+def losses(model: LanguageModel, scenes: Sequence[Scene], text_weight: float) -> Losses:
+    """Cross-entropy of the ids to predict."""
     logits, targets, kinds, _ = predictions(model, scenes)
-    each = F.cross_entropy(logits, targets, reduction="none")
-    weights = torch.where(kinds == TEXT, text_weight, 1.0)
-    together = (each * weights).sum() / weights.sum()
-    return together, each[kinds == TEXT].detach().mean(), each[kinds == SPEECH].detach().mean()
+    return weighted(logits, targets, kinds, text_weight)
 
 
 @torch.no_grad()
@@ -179,7 +155,7 @@ class Recipe:
             *corpus.indices(split="train", role="cover"),
         ]
         agent = corpus.indices(split="train", role="agent", canonical=True)
-        voice = corpus[agent[0]].voice
+        voice = corpus.voice(agent[0])
         self.sentences = corpus.indices(split="train", role="cover", voice=voice)
         self.held_out = corpus.indices(split="held_out", role="caller", seen_voice=True)
         self.agent = agent
@@ -188,17 +164,16 @@ class Recipe:
         """Write the layout and the codes that do not vary."""
         if not self.layout.is_dir():
             codes = self._tokenizer.codebook_size
-            write_layout(self.settings, self.line, self.corpus, codes, self.layout)
+            write_layout(self.settings, nano_texts(self.line, self.corpus), codes, self.layout)
         if not (path := self.out / "spoken.npz").is_file():
-            indices = [*self.agent, *self.sentences]
-            rows = [spoken_codes(self.corpus, i, self._tokenizer) for i in indices]
-            Takes.save(path, indices, rows)
+            spoken = self.corpus.read([*self.agent, *self.sentences])
+            Takes.save(path, ((i, spoken_codes(u.audio, self._tokenizer)) for i, u in spoken))
         if not (path := self.out / "held_out.npz").is_file():
             rng = np.random.default_rng(self.settings.seed)
             count = min(self.settings.judged, len(self.held_out))
             indices = sorted(rng.choice(self.held_out, count, replace=False).tolist())
-            rows = [hear_plainly(self.corpus, i, self._tokenizer) for i in indices]
-            Takes.save(path, indices, rows)
+            heard = self.corpus.read(indices)
+            Takes.save(path, ((i, hear_plainly(u.audio, self._tokenizer)) for i, u in heard))
 
     def hear(self, most: int) -> None:
         """Tokenise the callers over one random phone line each, until there are ``most`` takes."""
@@ -206,20 +181,22 @@ class Recipe:
             path = self.out / f"take_{number}.npz"
             if path.is_file():
                 continue
-            rows = list(hear(self.corpus, self.callers, self._tokenizer, number))
-            Takes.save(path, self.callers, rows)
+            Takes.save(path, hear(self.corpus, self.callers, self._tokenizer, number))
             print(f"{path.name} written", flush=True)
 
     def takes(self) -> list[Takes]:
         """All takes there are by now."""
         return [Takes(path) for path in sorted(self.out.glob("take_?.npz"))]
 
-    def run(self) -> None:
-        """Train, or go on where a stopped run was."""
+    def run(self, to: Path | None = None) -> None:
+        """Train, or go on where a stopped run was.
+
+        Args:
+            to: Directory of the checkpoint to write; None to write none.
+        """
         settings = self.settings
-        torch.manual_seed(settings.seed)  # dropout; this process is the training's own
-        model = fresh_model(self.layout, settings.seed)
-        _dropped(model, settings.dropout)
+        model = fresh_model(self.layout, settings.seed).to(settings.device)
+        add_dropout(model, settings.dropout)
         average = Average(model, settings.average)
         optimizer = torch.optim.AdamW(
             model.parameters(),
@@ -229,26 +206,27 @@ class Recipe:
             fused=True,
         )
         parts = {"model": model, "optimizer": optimizer, "average": average}
-        loop = Loop(self.out, settings.steps, settings.learning_rate, parts, settings.warmup)
+        loop = Loop(
+            self.out, settings.steps, settings.learning_rate, parts, settings.seed, settings.warmup
+        )
         conversations = self._conversations(model.text_tokenizer, Takes(self.out / "spoken.npz"))
         judged = Takes(self.out / "held_out.npz")
-        held_out = [(judged[i], self.corpus[i].intent or "") for i in judged.indices]
+        held_out = [(judged[i], self.corpus.intent(i) or "") for i in judged.indices]
         scenes = [conversations.judged(held_out[i : i + 24]) for i in range(0, len(held_out), 24)]
         print(f"{parameter_count([model]):,} parameters", flush=True)
-        rng = np.random.default_rng((settings.seed, loop.step))
-        averaged = fresh_model(self.layout, settings.seed)
+        averaged = fresh_model(self.layout, settings.seed).to(settings.device)
         takes = self.takes()
         best, sums = self._best(), torch.zeros(2)
         model.train()
         while loop.step < loop.steps:
-            batch = conversations.draw(takes, rng)
+            batch = conversations.draw(takes, loop.begin().numpy)
             # For many short sequences plain matrix products beat the fused kernel, by a fifth.
             with sdpa_kernel(SDPBackend.MATH):
-                with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
-                    loss, text, speech = losses(model, batch, settings.text_weight)
-                loop.advance(optimizer, loss)
+                with torch.autocast(model.device.type, torch.bfloat16, enabled=settings.bfloat16):
+                    found = losses(model, batch, settings.text_weight)
+                loop.advance(optimizer, found.together)
             average.update(model, loop.step)
-            sums += torch.stack([text, speech])
+            sums += torch.stack([found.text, found.speech]).cpu()
             if loop.step % settings.report_every == 0:
                 mean = (sums / settings.report_every).tolist()
                 figures = {"text": mean[0], "speech": mean[1], "takes": float(len(takes))}
@@ -257,11 +235,15 @@ class Recipe:
                     figures |= judge(averaged, scenes)
                     if figures["exact_text"] >= best:
                         best = figures["exact_text"]
-                        export(averaged, average, self.layout, self.out / "best")
+                        write_weights(average.values, model.config, self.layout, self.out / "best")
                     takes = self.takes()
                 loop.report(**figures)
                 sums.zero_()
         loop.save()
+        if to:
+            to.mkdir(parents=True, exist_ok=True)
+            for path in (self.out / "best").iterdir():
+                (to / path.name).write_bytes(path.read_bytes())
 
     def _best(self) -> float:
         """The best share of right answers that the log tells of: none is overwritten by a worse."""
@@ -270,49 +252,14 @@ class Recipe:
         return max((json.loads(line).get("exact_text", 0.0) for line in lines), default=0.0)
 
     def _conversations(self, tokenizer: TextTokenizer, spoken: Takes) -> Conversations:
+        # What was corrupt when the callers were heard, or the agent, is in no take.
+        heard = self.takes()[0]
         return Conversations(
             self.line,
             self.corpus,
             spoken,
             tokenizer,
             self.settings.mixture,
-            self.callers,
-            self.sentences,
+            [index for index in self.callers if index in heard],
+            [index for index in self.sentences if index in spoken],
         )
-
-
-def main() -> None:
-    """Train from the command line."""
-    parser = argparse.ArgumentParser(description="Trains the nano language model.")
-    parser.add_argument("--settings", type=Path, required=True)
-    parser.add_argument("--data", type=Path, required=True, help="a rendered corpus")
-    parser.add_argument("--tokenizer", type=Path, required=True, help="its finished checkpoint")
-    parser.add_argument("--corpus", type=Path, default=NANO_CORPUS, help="YAML file of the line")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--export", type=Path, help="directory of the checkpoint to write")
-    parser.add_argument("--hear", action="store_true", help="only tokenise callers, all takes")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    settings = Settings.read(arguments.settings)
-    recipe = Recipe(
-        settings,
-        Corpus(arguments.data),
-        read_line(arguments.corpus),
-        SpeechTokenizer.from_pretrained(arguments.tokenizer),
-        arguments.out,
-    )
-    if arguments.hear:
-        recipe.hear(settings.takes)
-        return
-    recipe.prepare()
-    recipe.hear(settings.first_takes)
-    recipe.run()
-    if arguments.export:
-        best = arguments.out / "best"
-        arguments.export.mkdir(parents=True, exist_ok=True)
-        for path in best.iterdir():
-            (arguments.export / path.name).write_bytes(path.read_bytes())
-
-
-if __name__ == "__main__":
-    main()

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
+from agent.speech.checkpoint import checkpoint_file
 from agent.speech.language_model import LanguageModel
 from agent.speech.language_model_config import LanguageModelConfig
 from agent.speech.prompt import SPEECH_SYSTEM, TEXT_SYSTEM, TRANSCRIBE_SYSTEM
@@ -20,15 +20,18 @@ from agent.speech.text_tokenizer import TextTokenizer
 from agent.training import byte_pairs
 from agent.training.conversations import Mixture
 from agent.training.data import Corpus
-from agent.training.loop import Average
 from agent.training.phrasings import Line
+from agent.training.recipe import Section
 
 _SYSTEMS = (SPEECH_SYSTEM, TEXT_SYSTEM, TRANSCRIBE_SYSTEM)
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The recipe; see the comments of ``agent/nano/recipe_language_model.yaml``."""
+class Sizes(Section):
+    """A language model to begin from nothing; named as in the published ``config.json``.
+
+    Attributes:
+        text_tokens: Pieces of text, the 256 bytes included.
+    """
 
     hidden_size: int
     num_layers: int
@@ -38,6 +41,14 @@ class Settings:
     ffn_hidden_size: int
     seq_length: int
     text_tokens: int
+
+
+class Settings(Sizes):
+    """The recipe; see the comments of ``agent/nano/recipe_language_model.yaml``."""
+
+    section = "language_model"
+
+    line: Path
     takes: int
     first_takes: int
     mixture: Mixture
@@ -49,35 +60,32 @@ class Settings:
     text_weight: float
     average: float
     bfloat16: bool
+    device: str = "cpu"
     judge_every: int
     judged: int
     report_every: int
     seed: int
 
-    @classmethod
-    def read(cls, path: Path) -> Settings:
-        """Read the recipe's own part of a settings file.
 
-        Raises:
-            ValueError: A field is missing or unknown; names it.
-        """
-        values = dict(yaml.safe_load(path.read_text(encoding="utf-8"))["language_model"])
-        for kind, given in ((cls, values), (Mixture, values.get("mixture", {}))):
-            wrong = {item.name for item in fields(kind)} ^ set(given)
-            if wrong:
-                raise ValueError(f"{path}: field {sorted(wrong)[0]!r} is missing or unknown")
-        values["mixture"] = Mixture(**values["mixture"])
-        return cls(**values)
-
-
-def write_layout(settings: Settings, line: Line, corpus: Corpus, codes: int, out: Path) -> None:
-    """Write the checkpoint's files but for the weights: configs and a text tokenizer."""
-    out.mkdir(parents=True, exist_ok=True)
-    texts = [utterance.text for utterance in corpus if utterance.split == "train"]
+def nano_texts(line: Line, corpus: Corpus) -> list[str]:
+    """What the nano's text pieces are learnt from, the words of every prompt often enough."""
+    texts = [corpus.text(index) for index in corpus.indices(split="train")]
     # The prompts are in every conversation: their words should be short.
     texts += [*_SYSTEMS, "Say this: ", "streaming_transcription\n"] * 2000
     texts += [f"\n{intent.instruction}" for intent in line.intents if intent.instruction] * 2000
-    texts += [intent.answer for intent in line.intents] * 200
+    return texts + [intent.answer for intent in line.intents] * 200
+
+
+def write_layout(settings: Sizes, texts: Iterable[str], codes: int, out: Path) -> None:
+    """Write a checkpoint's files but for the weights: configs and a text tokenizer.
+
+    Args:
+        settings: The model's sizes.
+        texts: What the pieces of the text tokenizer are learnt from.
+        codes: Number of speech codes.
+        out: The directory; made if missing.
+    """
+    out.mkdir(parents=True, exist_ok=True)
     tokens = byte_pairs.learn(texts, settings.text_tokens)
     size = byte_pairs.write(tokens, codes, out, settings.seq_length)
     first = len(tokens)
@@ -136,6 +144,9 @@ def fresh_model(layout: Path, seed: int) -> LanguageModel:
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         if parameter.ndim == 1:
+            # Scales stay at 1; torch would draw biases without the seed.
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
             continue
         deviation = 0.02
         if name.endswith(("attention.dense.weight", "dense_4h_to_h.weight")):
@@ -144,13 +155,30 @@ def fresh_model(layout: Path, seed: int) -> LanguageModel:
     return model
 
 
-def export(model: LanguageModel, average: Average, layout: Path, out: Path) -> None:
-    """Write the averaged weights in half precision, and beside them the rest of the layout."""
+_LAYOUT = ("config.json", "generation_config.json", "tokenizer.model", "tokenizer_config.json")
+
+
+def write_weights(
+    tensors: Mapping[str, Tensor],
+    config: LanguageModelConfig,
+    layout: Path,
+    out: Path,
+    dtype: torch.dtype = torch.float16,
+) -> None:
+    """Write weights and beside them the rest of a layout.
+
+    Args:
+        tensors: By name.
+        config: The model's.
+        layout: Where configs and tokenizer files are copied from.
+        out: The directory; made if missing.
+        dtype: Of the weights in the file.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    for path in layout.iterdir():
-        (out / path.name).write_bytes(path.read_bytes())
-    tensors = {name: value.half().contiguous() for name, value in average.values.items()}
-    rotated = model.config.kv_channels // 2
+    for name in _LAYOUT:
+        (out / name).write_bytes(checkpoint_file(layout, name).read_bytes())
+    written = {name: value.detach().to(dtype).cpu().contiguous() for name, value in tensors.items()}
+    rotated = config.kv_channels // 2
     exponents = torch.arange(0, rotated, 2, dtype=torch.float32) / rotated
-    tensors["transformer.rotary_pos_emb.inv_freq"] = 10_000.0**-exponents
-    save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
+    written["transformer.rotary_pos_emb.inv_freq"] = 10_000.0**-exponents
+    save_file(written, out / "model.safetensors", metadata={"format": "pt"})

@@ -7,24 +7,41 @@ import math
 import os
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+SAVE_EVERY = 120.0
+"""Seconds between two saves of a training."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of one step, the same whether or not the run was stopped before it."""
+
+    numpy: np.random.Generator
+    torch: torch.Generator
 
 
 class Loop:
     """Counts the steps of one training and keeps its files in one directory.
 
-    ``last.pt`` holds everything a resumed run needs, ``log.jsonl`` a line for every report.
+    ``last.pt`` holds everything a resumed run needs, ``log.jsonl`` a line for every report. What a
+    step draws follows from the seed and its number alone, so that a run that was stopped and
+    resumed ends with the same weights as one that was not.
 
     Args:
         out: The directory; made if missing.
         steps: Length of the training.
-        lr: Peak learning rate; warmed up over ``warmup`` steps, then a cosine down to 2 % of it.
+        lr: Peak learning rate; warmed up over ``warmup`` steps, then a cosine down.
         parts: What is saved and restored, by name (modules, optimizers, averages).
-        save_every: Seconds between two saves.
+        seed: Of everything that is drawn.
+        warmup: Steps.
+        last: Share of the peak rate at the end.
     """
 
     def __init__(
@@ -33,11 +50,12 @@ class Loop:
         steps: int,
         lr: float,
         parts: dict[str, Any],
+        seed: int,
         warmup: int = 200,
-        save_every: float = 120.0,
+        last: float = 0.02,
     ) -> None:
         self.out, self.steps, self.lr, self.parts, self.warmup = out, steps, lr, parts, warmup
-        self.save_every = save_every
+        self.seed, self.last = seed, last
         self.step = 0
         out.mkdir(parents=True, exist_ok=True)
         path = out / "last.pt"
@@ -49,14 +67,31 @@ class Loop:
         self.started, self.first = time.monotonic(), self.step
         self.saved = self.started
 
+    def begin(self) -> Draws:
+        """Begin a step: save if it is time, and give the step its random numbers.
+
+        Torch's own generator is seeded as well, for dropout.
+        """
+        if time.monotonic() - self.saved > SAVE_EVERY:
+            self.save()
+        numbers = np.random.default_rng((self.seed, self.step))
+        seed = int(numbers.integers(2**62))
+        torch.manual_seed(seed)
+        return Draws(numbers, torch.Generator().manual_seed(seed))
+
     def rate(self) -> float:
         """Learning rate of the current step."""
         if self.step < self.warmup:
             return self.lr * (self.step + 1) / self.warmup
         progress = min(1.0, (self.step - self.warmup) / max(1, self.steps - self.warmup))
-        return self.lr * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+        return self.lr * (self.last + (1 - self.last) * 0.5 * (1 + math.cos(math.pi * progress)))
 
     def advance(self, optimizer: torch.optim.Optimizer, loss: Tensor, clip: float = 1.0) -> None:
+        """Finish a step: update on ``loss`` and count."""
+        self.update(optimizer, loss, clip)
+        self.step += 1
+
+    def update(self, optimizer: torch.optim.Optimizer, loss: Tensor, clip: float = 1.0) -> None:
         """One optimiser step on ``loss`` at the scheduled rate, with the gradient clipped."""
         for group in optimizer.param_groups:
             group["lr"] = self.rate()
@@ -65,9 +100,6 @@ class Loop:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         nn.utils.clip_grad_norm_(parameters, clip)
         optimizer.step()
-        self.step += 1
-        if time.monotonic() - self.saved > self.save_every:
-            self.save()
 
     def save(self) -> None:
         """Write ``last.pt``; a kill while writing leaves the previous one."""
@@ -113,7 +145,8 @@ class Average:
 
     def load_state_dict(self, values: dict[str, Tensor]) -> None:
         """Take up saved averages."""
-        self.values = values
+        for name, value in self.values.items():
+            value.copy_(values[name])
 
 
 def parameter_count(parts: Iterable[nn.Module]) -> int:

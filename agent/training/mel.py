@@ -55,9 +55,10 @@ def log_mel(audio: Tensor) -> Tensor:
     edge = (N_FFT - HOP) // 2
     shape = audio.shape
     padded = F.pad(audio.reshape(-1, 1, shape[-1]), (edge, edge), mode="reflect")[:, 0]
-    spectrum = torch.stft(padded, N_FFT, HOP, window=_WINDOW, center=False, return_complex=True)
+    window = _WINDOW.to(audio.device)
+    spectrum = torch.stft(padded, N_FFT, HOP, window=window, center=False, return_complex=True)
     magnitude = (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()
-    mel = (_FILTERS @ magnitude).clamp(min=1e-5).log()
+    mel = (_FILTERS.to(audio.device) @ magnitude).clamp(min=1e-5).log()
     return mel.reshape(*shape[:-1], BINS, mel.shape[-1])
 
 

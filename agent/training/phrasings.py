@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from agent.training.recipe import read_mapping
 
 _CHOICE = re.compile(r"\{([^{}]*)\}")
 _FIELDS = {"name", "answer", "instruction", "train", "held_out", "fill", "phrasings", "renderings"}
@@ -137,8 +137,8 @@ def read_line(path: str | Path, seed: int = 0) -> Line:
     Raises:
         ValueError: A field is missing, unknown or of the wrong kind; the message names it.
     """
-    document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    if not isinstance(document, dict) or not isinstance(document.get("intents"), list):
+    document = read_mapping(Path(path))
+    if not isinstance(document.get("intents"), list):
         raise ValueError(f"{path}: expected a mapping with a list 'intents'")
     intents: list[Intent] = []
     for entry in document["intents"]:

@@ -1,17 +1,15 @@
 """Renders the nano corpus: every line of it spoken by free synthetic voices.
 
-``python -m agent.training.synthesis --corpus agent/nano/corpus.yaml --out DIR`` writes what
-:class:`agent.training.data.Corpus` reads. The agent's voice comes first, so that the vocoder can be
-trained while callers are still being rendered. Same corpus, seed and synthesisers: same files.
+``glm-voice train corpus`` writes what :class:`agent.training.data.Corpus` reads. The agent's voice
+comes first, so that the vocoder can be trained while callers are still being rendered. Same corpus,
+seed and synthesisers: same files.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
-import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -20,9 +18,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from agent.training.data import AUDIO_FILE, INDEX_FILE, SAMPLE_RATE
 from agent.training.phrasings import Line, read_line, unheard_words, words
+from agent.training.recipe import Section
 from agent.training.sentences import SentenceGenerator
+from agent.training.shards import SAMPLE_RATE, SHARD_SECONDS, ShardWriter
 from agent.training.voices import (
     AGENT_VOICE,
     CALLERS,
@@ -39,6 +38,30 @@ from agent.training.voices import (
 
 ANSWER_STRETCHES = (1.0, 0.93, 1.07, 1.15)  # the first is canonical
 _CHUNK = 48
+
+
+class Settings(Section):
+    """What is rendered; the section "corpus" of a settings file.
+
+    Attributes:
+        line: YAML file of what is said on the line.
+        words: YAML file of word lists, for sentences of random words.
+        cover: Such sentences in the agent's voice.
+        cover_others: The same in callers' voices.
+        processes: How many synthesisers run at once.
+        shard_seconds: Most audio in a shard.
+        seed: Of everything that is drawn.
+    """
+
+    section = "corpus"
+
+    line: Path
+    words: Path
+    cover: int
+    cover_others: int
+    processes: int = 2
+    shard_seconds: float = SHARD_SECONDS
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -142,26 +165,25 @@ def render(orders: list[Order]) -> list[tuple[npt.NDArray[np.int16], Phones | No
     return rendered
 
 
-def write(orders: list[Order], out: Path, processes: int) -> float:
-    """Render orders into a directory, in order, so that it can be read while it grows.
+def write(
+    orders: list[Order], out: Path, processes: int, shard_seconds: float = SHARD_SECONDS
+) -> int:
+    """Render orders into shards, in order, so that they can be read while they grow.
+
+    What is there already, from a run that was stopped, is not rendered again.
 
     Returns:
-        Seconds of audio written.
+        How many were rendered.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    chunks = [orders[start : start + _CHUNK] for start in range(0, len(orders), _CHUNK)]
-    offset = 0
-    with (
-        (out / AUDIO_FILE).open("wb") as audio_file,
-        (out / INDEX_FILE).open("w", encoding="utf-8") as index_file,
-        ProcessPoolExecutor(processes) as pool,
-    ):
+    writer = ShardWriter(out, shard_seconds)
+    rest = orders[writer.count :]
+    chunks = [rest[start : start + _CHUNK] for start in range(0, len(rest), _CHUNK)]
+    began, seconds = time.monotonic(), 0.0
+    with ProcessPoolExecutor(processes) as pool:
         for number, (chunk, rendered) in enumerate(
             zip(chunks, pool.map(render, chunks), strict=True), 1
         ):
-            entries = []
             for order, (samples, phones) in zip(chunk, rendered, strict=True):
-                audio_file.write(samples.tobytes())
                 entry = {
                     "id": order.id,
                     "split": order.split,
@@ -171,48 +193,40 @@ def write(orders: list[Order], out: Path, processes: int) -> float:
                     "text": order.text,
                     "intent": order.intent,
                     "canonical": order.canonical,
-                    "offset": offset,
-                    "samples": len(samples),
                     "phones": phones,
                 }
-                entries.append(json.dumps(entry) + "\n")
-                offset += len(samples)
-            audio_file.flush()
-            index_file.writelines(entries)
-            index_file.flush()
-            hours = offset / SAMPLE_RATE / 3600
-            print(f"{number}/{len(chunks)} chunks, {hours:.2f} h", file=sys.stderr, flush=True)
-    return offset / SAMPLE_RATE
+                writer.add(entry, samples)
+                seconds += len(samples) / SAMPLE_RATE
+            left = (time.monotonic() - began) / number * (len(chunks) - number)
+            print(
+                f"{writer.count}/{len(orders)} utterances, {seconds / 3600:.2f} h rendered"
+                f"  left {left / 60:.1f} min",
+                flush=True,
+            )
+    return len(rest)
 
 
-def main() -> None:
-    """Render the corpus from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--corpus", type=Path, required=True, help="YAML file of the line")
-    parser.add_argument("--words", type=Path, help="word lists; default words.yaml beside it")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--cover", type=int, default=900, help="sentences in the agent's voice")
-    parser.add_argument("--cover-others", type=int, default=300, help="in callers' voices")
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    require_synthesisers()
-    line = read_line(arguments.corpus, arguments.seed)
+def run(settings: Settings, out: Path) -> None:
+    """Render the corpus, or what is missing of it.
+
+    Raises:
+        ValueError: Held-out words that training would never hear.
+        RuntimeError: A synthesiser is not installed.
+    """
+    line = read_line(settings.line, settings.seed)
     if unheard := unheard_words(line):
-        parser.error(f"held-out words that training never hears: {', '.join(sorted(unheard))}")
+        raise ValueError(
+            f"{settings.line}: held-out words that training never hears: "
+            f"{', '.join(sorted(unheard))}"
+        )
+    require_synthesisers()
     vocabulary = {word for intent in line.intents for word in words(intent.answer)}
     vocabulary.update(word for intent in line.intents for t in intent.train for word in words(t))
     generator = SentenceGenerator.from_file(
-        arguments.words or arguments.corpus.with_name("words.yaml"),
-        more=(word for word in vocabulary if len(word) > 1),
-        seed=arguments.seed,
+        settings.words, more=(word for word in vocabulary if len(word) > 1), seed=settings.seed
     )
-    cover = [generator.sentence() for _ in range(arguments.cover + arguments.cover_others)]
-    orders = list(agent_orders(line, cover[: arguments.cover], arguments.seed))
-    orders += caller_orders(line, cover[arguments.cover :], arguments.seed)
-    seconds = write(orders, arguments.out, arguments.processes)
-    print(f"{len(orders)} utterances, {seconds / 3600:.2f} hours in {arguments.out}")
-
-
-if __name__ == "__main__":
-    main()
+    cover = [generator.sentence() for _ in range(settings.cover + settings.cover_others)]
+    orders = list(agent_orders(line, cover[: settings.cover], settings.seed))
+    orders += caller_orders(line, cover[settings.cover :], settings.seed)
+    write(orders, out, settings.processes, settings.shard_seconds)
+    print(f"{len(orders)} utterances in {out}")

@@ -1,7 +1,4 @@
-"""Trains the nano speech tokenizer from nothing and exports it in the published layout.
-
-``python -m agent.training.tokenizer --settings RECIPE --data DIR --out DIR``, where RECIPE is
-agent/nano/recipe_tokenizer.yaml.
+"""Trains a speech tokenizer from nothing and exports it in the published layout.
 
 The encoder of `agent.speech.tokenizer_encoder` learns speech recognition through its quantiser, as
 the published tokenizer did: codes -> up-sampling by 4 -> transformer layers -> CTC over characters
@@ -10,31 +7,26 @@ losses on the frames before pooling teach the encoder before its codes say much.
 from nothing: at full strength from the first step on, next to nothing is learnt. The quantiser is
 switched on after a while: k-means start, codebook by exponential moving averages, restart of dead
 codes (van den Oord 2017, appendix A.1; Dhariwal 2020), straight-through gradient.
-
-OUT/last.pt resumes, OUT/log.jsonl tells the losses and the held-out character error, OUT/export
-holds the checkpoint, OUT/DONE appears at the end.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import math
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from agent.speech.features import LogMel, normalise
 from agent.speech.tokenizer_encoder import WhisperVQEncoder
 from agent.training.augment import mask_spectrum, running_maximum
-from agent.training.data import SAMPLE_RATE, Corpus
+from agent.training.data import Corpus
+from agent.training.loop import Loop, parameter_count
+from agent.training.shards import SAMPLE_RATE
 from agent.training.tokenizer_data import FRAME_SAMPLES, IGNORED, Batch, Loader, edit_distance
 from agent.training.tokenizer_parts import (
     POOL,
@@ -44,8 +36,9 @@ from agent.training.tokenizer_parts import (
     Settings,
     start_from,
 )
+from agent.training.voices import AGENT_VOICE
 
-LOG_EVERY, SAVE_EVERY, JUDGE_EVERY = 50, 250, 1000
+LOG_EVERY, JUDGE_EVERY = 50, 1000
 
 
 class Trainer:
@@ -54,22 +47,22 @@ class Trainer:
     def __init__(self, settings: Settings, corpus: Corpus, out: Path):
         torch.manual_seed(settings.seed)
         self.settings = settings
-        self.out = out
         self.loader = Loader(corpus, settings.batch_seconds)
         self.train_indices = corpus.indices(split="train")
-        held_out = corpus.indices(split="held_out")
         self.judged = {
-            "seen": [i for i in held_out if corpus[i].seen_voice and corpus[i].role == "caller"],
-            "unseen": [i for i in held_out if not corpus[i].seen_voice],
-            "agent": [i for i in held_out if corpus[i].voice == "flite:slt"],
+            "seen": corpus.indices(split="held_out", seen_voice=True, role="caller"),
+            "unseen": corpus.indices(split="held_out", seen_voice=False),
+            "agent": corpus.indices(split="held_out", voice=AGENT_VOICE),
         }
         self.judged = {
             name: found[:: max(1, len(found) // 150)] for name, found in self.judged.items()
         }
-        self.log_mel = LogMel(settings.n_mels)
+        self.log_mel = LogMel(settings.n_mels, device=settings.device)
         self.encoder = WhisperVQEncoder(settings.encoder())
         self.reader = Reader(settings, max(1, len(self.loader.phone_names)))
         start_from(self.encoder, self.reader)
+        self.encoder.to(settings.device)
+        self.reader.to(settings.device)
         self.quantiser = Quantiser(self.encoder, settings)
         self.parameters = [
             p for p in [*self.encoder.parameters(), *self.reader.parameters()] if p.requires_grad
@@ -81,20 +74,19 @@ class Trainer:
             weight_decay=settings.weight_decay,
             fused=True,
         )
-        self.step = 0
         self.switch = int(settings.continuous * settings.steps)
-        self.collected: list[Tensor] = []
-
-    def learning_rate(self) -> float:
-        """Linear warm-up, then half a cosine to zero."""
-        settings = self.settings
-        warm = min(1.0, (self.step + 1) / settings.warmup)
-        return (
-            settings.learning_rate
-            * warm
-            * 0.5
-            * (1.0 + math.cos(math.pi * self.step / settings.steps))
+        parts = {
+            "encoder": self.encoder, "reader": self.reader, "optimizer": self.optimizer,
+            "quantiser": self.quantiser,
+        }  # fmt: skip
+        self.loop = Loop(
+            out, settings.steps, settings.learning_rate, parts, settings.seed, settings.warmup
         )
+
+    @property
+    def step(self) -> int:
+        """Steps that are done."""
+        return self.loop.step
 
     def strength(self) -> float:
         """How far the variations go by now: none at first, or else nothing is learnt for long."""
@@ -106,10 +98,10 @@ class Trainer:
         maximum = raw.amax(dim=(1, 2), keepdim=True)
         if rng is not None:
             # A stream clamps at the maximum so far: let the codes not depend on which it is.
-            streamed = torch.from_numpy(rng.random((len(raw), 1, 1)) < 0.5)
+            streamed = torch.from_numpy(rng.random((len(raw), 1, 1)) < 0.5).to(raw.device)
             maximum = torch.where(streamed, running_maximum(raw, 2 * self.settings.block), maximum)
         mel = normalise(raw, maximum)
-        frames = torch.arange(batch.audio.shape[1] // FRAME_SAMPLES)
+        frames = torch.arange(batch.audio.shape[1] // FRAME_SAMPLES, device=raw.device)
         valid = frames * FRAME_SAMPLES < batch.samples[:, None]
         return (mel if rng is None else mask_spectrum(mel, rng, self.strength())), valid
 
@@ -117,7 +109,8 @@ class Trainer:
         self, mel: Tensor, valid: Tensor, offset: int, train: bool
     ) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
         """Logits of characters and phones, early and through the codes, and the commitment loss."""
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.bfloat16 and train):
+        kind, enabled = mel.device.type, self.settings.bfloat16 and train
+        with torch.autocast(kind, torch.bfloat16, enabled=enabled):
             frames = self.encoder.frames(mel, valid, offset)
             early = self.reader.early(frames)
         hidden = self.encoder.pool(frames.float())
@@ -133,9 +126,9 @@ class Trainer:
             if train:
                 self.quantiser.update(flat[real], ids[real])
         elif train and self.step >= self.switch - 80:
-            self.collected.append(hidden.detach()[real])
+            self.quantiser.collect(hidden.detach()[real])
         positions = self.encoder.embed_positions.weight[offset : offset + valid.shape[1]]
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.bfloat16 and train):
+        with torch.autocast(kind, torch.bfloat16, enabled=enabled):
             late = self.reader(codes, positions[None], valid)
         return [early, late], commitment
 
@@ -161,30 +154,26 @@ class Trainer:
         (early_ctc, early_phone), (ctc, phone) = losses
         loss = ctc + phone + self.settings.commitment * commitment
         loss = loss + self.settings.early * (early_ctc + early_phone)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.parameters, self.settings.clip)
-        self.optimizer.step()
-        self.step += 1
+        self.loop.advance(self.optimizer, loss, self.settings.clip)
         if self.step == self.switch:
-            self.quantiser.start(torch.cat(self.collected))
-            self.collected = []
+            self.quantiser.start()
         return {
             "ctc": ctc.item(), "phone": phone.item(), "early_ctc": early_ctc.item(),
             "early_phone": early_phone.item(), "commitment": commitment.item(),
         }  # fmt: skip
 
     @torch.inference_mode()
-    def judge(self) -> dict[str, Any]:
+    def judge(self) -> dict[str, float]:
         """Held-out character error through the quantiser and a clean phone line, greedy CTC."""
-        result: dict[str, Any] = {}
+        result: dict[str, float] = {}
         used: list[Tensor] = []
         for name, indices in self.judged.items():
             wrong = total = 0
             for start in range(0, len(indices), 16):
                 batch = self.loader.batch(indices[start : start + 16], None)
+                if batch is None:
+                    continue
+                batch = batch.to(self.settings.device)
                 mel, valid = self.features(batch, None)
                 if self.step >= self.switch:
                     used.append(self.encoder.quantise(self.encoder(mel, valid))[valid[:, ::POOL]])
@@ -195,83 +184,52 @@ class Trainer:
                     wrong += edit_distance(path[path > 0].tolist(), text.tolist())
                     total += len(text)
             if total:
-                result[f"character_error_{name}"] = round(wrong / total, 4)
+                result[f"character_error_{name}"] = wrong / total
         if used:
             share = torch.bincount(torch.cat(used), minlength=self.settings.codes).float()
             share = share[share > 0] / share.sum()
             result["codes_used"] = len(share)
-            result["perplexity"] = round(float(torch.exp(-(share * share.log()).sum())), 1)
+            result["perplexity"] = float(torch.exp(-(share * share.log()).sum()))
         return result
 
-    def save(self) -> None:
-        """Write last.pt, never half of it."""
-        state = {
-            "encoder": self.encoder.state_dict(),
-            "reader": self.reader.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "quantiser": self.quantiser.state(),
-            "collected": self.collected,
-            "step": self.step,
-        }
-        torch.save(state, self.out / "last.tmp")
-        (self.out / "last.tmp").replace(self.out / "last.pt")
-
-    def resume(self) -> None:
-        """Go on from last.pt, if there is one."""
-        path = self.out / "last.pt"
-        if not path.is_file():
-            return
-        state = torch.load(path, weights_only=True)
-        self.encoder.load_state_dict(state["encoder"])
-        self.reader.load_state_dict(state["reader"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.quantiser.load(state["quantiser"])
-        self.collected = state["collected"]
-        self.step = state["step"]
-
-    def log(self, **entry: Any) -> None:
-        """Append to log.jsonl and show."""
-        line = json.dumps({"step": self.step, **entry})
-        with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-        print(line, flush=True)
-
-    def batches(self) -> Iterator[tuple[list[int], np.random.Generator]]:
-        """Plans without end; a resumed run starts a new epoch."""
-        rng = np.random.default_rng((self.settings.seed, self.step))
+    def plans(self) -> Iterator[list[int]]:
+        """Batches from the current step on, without end; which ones follows from the step alone."""
+        epoch = before = 0
         while True:
-            for plan in self.loader.plan(self.train_indices, rng):
-                yield plan, rng
+            plans = self.loader.plan(self.train_indices, self.settings.seed, epoch)
+            yield from plans[max(0, self.step - before) :]
+            before += len(plans)
+            epoch += 1
 
-    def run(self) -> None:
-        """Train to the end and export."""
-        self.resume()
-        began, first, seconds = time.time(), self.step, 0.0
+    def run(self, to: Path | None) -> None:
+        """Train to the end, or go on where a stopped run was.
+
+        Args:
+            to: Directory of the checkpoint to write; None to write none.
+        """
+        print(f"{parameter_count([self.encoder, self.reader]):,} parameters", flush=True)
         sums: dict[str, float] = {}
-        for plan, rng in self.batches():
-            if self.step >= self.settings.steps:
-                break
-            batch = self.loader.batch(plan, rng, self.strength(), self.settings.clean)
+        seconds = 0.0
+        plans = self.plans()
+        while self.step < self.settings.steps:
+            draws = self.loop.begin()
+            batch = None
+            while batch is None:
+                batch = self.loader.batch(
+                    next(plans), draws.numpy, self.strength(), self.settings.clean
+                )
             seconds += float(batch.samples.sum()) / SAMPLE_RATE
-            for name, value in self.optimise(batch, rng).items():
+            found = self.optimise(batch.to(self.settings.device), draws.numpy)
+            for name, value in found.items():
                 sums[name] = sums.get(name, 0.0) + value / LOG_EVERY
-            if self.step % LOG_EVERY == 0:
-                spent = time.time() - began
-                left = spent / (self.step - first) * (self.settings.steps - self.step)
-                losses = {name: round(value, 4) for name, value in sums.items()}
-                self.log(
-                    **losses, seconds_per_second=round(seconds / spent, 1),
-                    minutes=round(spent / 60, 1), minutes_left=round(left / 60, 1),
-                )  # fmt: skip
-                sums = {}
-            if self.step % JUDGE_EVERY == 0:
-                self.log(**self.judge())
-            if self.step % SAVE_EVERY == 0:
-                self.save()
-        self.save()
-        self.log(**self.judge())
-        export(self.encoder, self.quantiser, self.out / "export")
-        (self.out / "DONE").touch()
+            judged = self.step % JUDGE_EVERY == 0 or self.step == self.settings.steps
+            if self.step % LOG_EVERY == 0 or judged:
+                figures = {**sums, "seconds": seconds, **(self.judge() if judged else {})}
+                self.loop.report(**figures)
+                sums, seconds = {}, 0.0
+        self.loop.save()
+        if to:
+            export(self.encoder, self.quantiser, to)
 
 
 def export(encoder: WhisperVQEncoder, quantiser: Quantiser, out: Path) -> None:
@@ -320,21 +278,5 @@ def export(encoder: WhisperVQEncoder, quantiser: Quantiser, out: Path) -> None:
     for name, value in (("config", config), ("preprocessor_config", preprocessor)):
         text = json.dumps(value, indent=2, sort_keys=True) + "\n"
         (out / f"{name}.json").write_text(text, encoding="utf-8")
-    tensors = {name: t.half().contiguous() for name, t in encoder.state_dict().items()}
+    tensors = {name: t.half().cpu().contiguous() for name, t in encoder.state_dict().items()}
     save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
-
-
-def main() -> None:
-    """Train from the command line."""
-    parser = argparse.ArgumentParser(description="Trains the nano speech tokenizer.")
-    parser.add_argument("--settings", type=Path, required=True)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)
-    Trainer(Settings.read(arguments.settings), Corpus(arguments.data), arguments.out).run()
-
-
-if __name__ == "__main__":
-    main()

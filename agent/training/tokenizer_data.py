@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from agent.training.augment import Audio, phone_band, vary
-from agent.training.data import SAMPLE_RATE, Corpus
+from agent.training.data import Corpus
+from agent.training.shards import SAMPLE_RATE, shuffled
 
 CHARACTERS = " 'abcdefghijklmnopqrstuvwxyz"  # CTC's blank is 0, these follow
 TOKEN_SAMPLES = 1280
@@ -37,6 +38,11 @@ class Batch:
     lengths: Tensor
     phones: Tensor
 
+    def to(self, device: str) -> Batch:
+        """The same on another device."""
+        moved = (getattr(self, item.name).to(device) for item in fields(self))
+        return Batch(*moved)
+
 
 def spell(text: str) -> list[int]:
     """CTC's targets of a text: letters, apostrophes and spaces, from 1."""
@@ -50,27 +56,22 @@ class Loader:
     def __init__(self, corpus: Corpus, batch_seconds: float):
         self.corpus = corpus
         self.limit = int(batch_seconds * SAMPLE_RATE)
-        self.phone_names: list[str] = []
-        for index in range(len(corpus)):
-            for name, _ in corpus[index].phones or ():
-                if name not in self.phone_names:
-                    self.phone_names.append(name)
-        self.phone_names.sort()
+        self.phone_names = corpus.phone_names()
 
-    def plan(self, indices: Sequence[int], rng: np.random.Generator) -> list[list[int]]:
+    def plan(self, indices: Sequence[int], seed: int, epoch: int) -> list[list[int]]:
         """Divide utterances into batches of at most so many seconds with padding, shuffled."""
         plans: list[list[int]] = []
-        shuffled = rng.permutation(np.asarray(indices))
-        for start in range(0, len(shuffled), 400):
+        order = shuffled(indices, seed, epoch)
+        for start in range(0, len(order), 400):
             group: list[int] = []
-            for index in sorted(shuffled[start : start + 400], key=self.corpus.seconds):
-                longest = self.corpus.seconds(int(index)) + 0.6  # variation adds about that
+            for index in sorted(order[start : start + 400], key=self.corpus.seconds):
+                longest = self.corpus.seconds(index) + 0.6  # variation adds about that
                 if (len(group) + 1) * longest * SAMPLE_RATE > self.limit and group:
                     plans.append(group)
                     group = []
-                group.append(int(index))
+                group.append(index)
             plans.append(group)
-        return [plans[i] for i in rng.permutation(len(plans))]
+        return [plans[i] for i in shuffled(range(len(plans)), seed, epoch)]
 
     def batch(
         self,
@@ -78,7 +79,7 @@ class Loader:
         rng: np.random.Generator | None,
         strength: float = 1.0,
         clean: float = 0.0,
-    ) -> Batch:
+    ) -> Batch | None:
         """Read utterances: varied at random, or through a clean phone line if rng is None.
 
         Args:
@@ -86,12 +87,14 @@ class Loader:
             rng: Draws the variations.
             strength: How far they go, from 0 to 1.
             clean: Share of the utterances that has none.
+
+        Returns:
+            The batch, without what is corrupt; None if all of it is.
         """
         audios: list[Audio] = []
         texts: list[list[int]] = []
         phones: list[npt.NDArray[np.int64]] = []
-        for index in indices:
-            utterance = self.corpus[index]
+        for _, utterance in self.corpus.read(indices):
             start, speed = 0.0, 1.0
             if rng is None or rng.random() < clean:
                 audio = phone_band(utterance.audio)
@@ -101,6 +104,8 @@ class Loader:
             audios.append(audio)
             texts.append(spell(utterance.text))
             phones.append(self._align(utterance.phones, start, speed, len(audio)))
+        if not audios:
+            return None
         longest = max(len(audio) for audio in audios)
         padded = -(-longest // TOKEN_SAMPLES) * TOKEN_SAMPLES
         table = np.full((len(audios), padded // FRAME_SAMPLES), IGNORED, dtype=np.int64)

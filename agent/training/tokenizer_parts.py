@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from agent.speech.tokenizer_encoder import EncoderConfig, EncoderLayer, WhisperVQEncoder
+from agent.training.recipe import Section
 from agent.training.tokenizer_data import CHARACTERS
 
 POSITIONS = 1500
@@ -20,9 +18,10 @@ POOL = 4
 _SHIFTS = (-5.0, -1.5, 1.5, 5.0)
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Section):
     """The recipe's settings; recipe_tokenizer.yaml says what they mean."""
+
+    section = "tokenizer"
 
     n_mels: int
     width: int
@@ -46,20 +45,8 @@ class Settings:
     clean: float
     early: float
     bfloat16: bool
+    device: str = "cpu"
     seed: int
-
-    @classmethod
-    def read(cls, path: Path) -> Settings:
-        """Read the section "tokenizer" of a YAML file.
-
-        Raises:
-            ValueError: a field is missing or unknown.
-        """
-        section = yaml.safe_load(path.read_text(encoding="utf-8"))["tokenizer"]
-        names = {item.name for item in fields(cls)}
-        if wrong := names.symmetric_difference(section):
-            raise ValueError(f"{path}: fields missing or unknown: {', '.join(sorted(wrong))}")
-        return cls(**section)
 
     def encoder(self) -> EncoderConfig:
         """The exported part's sizes."""
@@ -191,22 +178,33 @@ class Quantiser:
         self.encoder = encoder
         self.decay = settings.ema_decay
         self.restart_after = settings.restart_after
-        self.ema_count = torch.ones(settings.codes)
+        device = settings.device
+        self.ema_count = torch.ones(settings.codes, device=device)
         self.ema_weight = encoder.codebook.weight.data.clone()
-        self.unused = torch.zeros(settings.codes)
+        self.unused = torch.zeros(settings.codes, device=device)
+        self.collected = torch.zeros(0, settings.width, device=device)
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """What resumes it, the codebook aside."""
-        return {"count": self.ema_count, "weight": self.ema_weight, "unused": self.unused}
+        return {
+            "count": self.ema_count, "weight": self.ema_weight, "unused": self.unused,
+            "collected": self.collected,
+        }  # fmt: skip
 
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Take up what `state` gave."""
-        self.ema_count, self.ema_weight, self.unused = (
-            state[name] for name in ("count", "weight", "unused")
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take up what `state_dict` gave."""
+        self.ema_count, self.ema_weight, self.unused, self.collected = (
+            state[name].to(self.unused.device)
+            for name in ("count", "weight", "unused", "collected")
         )
 
-    def start(self, vectors: Tensor, rounds: int = 12) -> None:
-        """Put the codes where k-means finds clusters of vectors [n, width]."""
+    def collect(self, vectors: Tensor) -> None:
+        """Keep vectors [n, width] for the start."""
+        self.collected = torch.cat([self.collected, vectors])
+
+    def start(self, rounds: int = 12) -> None:
+        """Put the codes where k-means finds clusters of the collected vectors."""
+        vectors, self.collected = self.collected, self.collected[:0]
         codes = vectors[torch.randperm(len(vectors))[: len(self.ema_count)]].clone()
         for _ in range(rounds):
             nearest = torch.cdist(vectors, codes).argmin(1)
@@ -215,9 +213,14 @@ class Quantiser:
             found = counts > 0
             codes[found] = sums[found] / counts[found, None]
             codes[~found] = vectors[torch.randint(len(vectors), (int((~found).sum()),))]
-        self.encoder.codebook.weight.data.copy_(codes)
+        self._set(codes)
         self.ema_count.fill_(1.0)
         self.ema_weight = codes.clone()
+
+    @torch.no_grad()
+    def _set(self, codes: Tensor) -> None:
+        # Not through `.data`: that would hide the change from whoever keeps what follows from it.
+        self.encoder.codebook.weight.copy_(codes)
 
     def update(self, vectors: Tensor, ids: Tensor) -> None:
         """Move the codes towards vectors [n, width] that have been given ids [n]."""
@@ -231,6 +234,4 @@ class Quantiser:
             self.ema_weight[dead] = vectors[torch.randperm(len(vectors))[: len(dead)]]
             self.ema_count[dead] = 1.0
             self.unused[dead] = 0.0
-        self.encoder.codebook.weight.data.copy_(
-            self.ema_weight / self.ema_count.clamp(min=1e-5)[:, None]
-        )
+        self._set(self.ema_weight / self.ema_count.clamp(min=1e-5)[:, None])

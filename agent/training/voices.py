@@ -17,7 +17,7 @@ import numpy.typing as npt
 import soundfile
 from scipy.signal import resample_poly
 
-from agent.training.data import SAMPLE_RATE
+from agent.training.shards import SAMPLE_RATE
 
 Phones = list[tuple[str, float]]
 AGENT_VOICE = "flite:slt"

@@ -14,7 +14,7 @@ from agent.speech import SpeechDecoder
 from agent.speech.checkpoint import read_yaml
 from agent.speech.flow import Flow, FlowConfig
 from agent.training import flow as recipe
-from agent.training.flow import StandIn, Take, Windows, export, flow_losses, load_takes
+from agent.training.flow import Settings, StandIn, Take, Windows, export, flow_losses, load_takes
 
 SETTINGS = Path(__file__).parents[2] / "agent" / "nano" / "recipe_flow.yaml"
 
@@ -42,10 +42,10 @@ def takes(flow) -> list[Take]:
 
 
 def test_windows_begin_at_block_borders_and_mel_fits_tokens(flow, takes):
-    windows = Windows(takes, flow, [10, 20, 30], seed=1)
+    windows, rng = Windows(takes, flow, [10, 20, 30]), np.random.default_rng(1)
     led = 0
     for _ in range(40):
-        batch = windows.draw(3)
+        batch = windows.draw(rng, 3)
         for tokens, mel, prompt in zip(batch.tokens, batch.mel, batch.prompt, strict=True):
             begin = int(tokens[0])
             assert begin % 10 == 0
@@ -63,19 +63,19 @@ def test_windows_begin_at_block_borders_and_mel_fits_tokens(flow, takes):
 
 
 def test_windows_of_a_first_block_have_no_prompt(flow, takes):
-    batch = Windows(takes, flow, [10], seed=2).draw(16)
+    batch = Windows(takes, flow, [10]).draw(np.random.default_rng(2), 16)
     assert not batch.prompt.any()
 
 
 def test_training_steps_lower_both_losses(flow, section):
     generator = torch.Generator().manual_seed(0)
     take = Take(torch.randint(256, (20,), generator=generator), torch.full((80, 137), -4.0), False)
-    windows = Windows([take], flow, [20], seed=3)
+    windows, rng = Windows([take], flow, [20]), np.random.default_rng(3)
     recipe.initialise(flow, 0)
     optimizer = torch.optim.AdamW(flow.parameters(), lr=2e-3)
     history = []
     for _ in range(12):
-        losses = flow_losses(flow, windows.draw(2), 0.2, generator)
+        losses = flow_losses(flow, windows.draw(rng, 2), 0.2, generator)
         optimizer.zero_grad()
         sum(losses).backward()
         optimizer.step()
@@ -86,6 +86,9 @@ def test_training_steps_lower_both_losses(flow, section):
 class _Corpus(list):
     def indices(self, **fields):
         return list(range(len(self)))
+
+    def read(self, indices):
+        return ((index, self[index]) for index in indices)
 
 
 def test_stand_in_codes_are_as_many_as_the_tokenizers(flow):
@@ -107,7 +110,7 @@ def test_an_export_loads_and_leaves_the_vocoders_section_alone(flow, section, go
     hift = read_yaml(published / "config.yaml")["hift"]
     before = {"sample_rate": 22050, "hift": hift}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(before), encoding="utf-8")
-    export(flow, {"model": section, "decoding": {"steps": 3, "prompt_blocks": 2}}, tmp_path)
+    export(flow, section, {"steps": 3, "prompt_blocks": 2}, tmp_path)
     assert read_yaml(tmp_path / "config.yaml")["hift"] == hift
     decoder = SpeechDecoder.from_pretrained(tmp_path)
     assert (decoder.settings.steps, decoder.settings.prompt_blocks) == (3, 2)
@@ -116,6 +119,25 @@ def test_an_export_loads_and_leaves_the_vocoders_section_alone(flow, section, go
 
 
 def test_the_shipped_recipes_model_can_be_built():
-    settings = yaml.safe_load(SETTINGS.read_text(encoding="utf-8"))
-    config = FlowConfig.from_mapping(settings["model"], 22050, SETTINGS)
-    assert set(settings["lengths"]) <= set(range(0, 100, config.encoder.block_size))
+    settings = Settings.read(SETTINGS)
+    config = FlowConfig.from_mapping(settings.model, 22050, SETTINGS)
+    assert set(settings.lengths) <= set(range(0, 100, config.encoder.block_size))
+    assert settings.answers_at(3999) < settings.answers_at(4000)
+
+
+def test_a_stopped_training_ends_elsewhere(section, takes, tmp_path, interrupted):
+    changes = {"model": section, "steps": 4, "batch": 2, "lengths": [10, 20], "report_every": 2}
+    changes |= {"judge_every": 4, "bfloat16": False}
+    settings = Settings.read(SETTINGS).model_copy(update=changes)
+
+    def train(out):
+        torch.manual_seed(0)
+        flow = Flow(FlowConfig.from_mapping(section, 22050, "config.yaml"))
+        recipe.initialise(flow, 0)
+        return recipe.train(settings, flow, takes, takes, tmp_path / out).values
+
+    whole = train("whole")
+    interrupted(lambda: train("stopped"), step=3)
+    stopped = train("stopped")
+    for name, value in whole.items():
+        torch.testing.assert_close(stopped[name], value, rtol=0, atol=0)

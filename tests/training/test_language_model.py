@@ -1,8 +1,9 @@
 """The language model's recipe on a corpus of a few beeps: what it shows, learns and writes."""
 
 import json
-from dataclasses import asdict
+import shutil
 from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,19 +13,12 @@ import yaml
 from agent.speech import LanguageModel
 from agent.speech.checkpoint import CheckpointError
 from agent.training import language_model as recipes
-from agent.training.conversations import (
-    GIVEN,
-    SPEECH,
-    TEXT,
-    Conversations,
-    Exchange,
-    Mixture,
-    Scene,
-    Takes,
-)
+from agent.training.conversations import Conversations, Mixture, Scene, Takes
 from agent.training.data import Corpus
+from agent.training.examples import GIVEN, SPEECH, TEXT, Example
 from agent.training.phrasings import Intent, Line
 
+NANO = Path(__file__).parents[2] / "agent" / "nano"
 CODES = 32
 MIXTURE = Mixture(
     questions=6,
@@ -54,7 +48,8 @@ def settings(**changes):
         "text_tokens": 300,
         "takes": 1,
         "first_takes": 1,
-        "mixture": asdict(MIXTURE),
+        "line": "corpus.yaml",
+        "mixture": MIXTURE.model_dump(),
         "steps": 6,
         "learning_rate": 3e-3,
         "warmup": 2,
@@ -91,40 +86,22 @@ def line():
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    path = tmp_path_factory.mktemp("corpus")
-    entries, sound = [], []
+def corpus(tmp_path_factory, write_corpus):
+    utterances = []
 
-    def add(split, role, text, intent, canonical=False):
-        samples = 48_000 + 640 * len(entries)
-        entries.append(
-            {
-                "id": str(len(entries)),
-                "split": split,
-                "role": role,
-                "voice": "beep",
-                "seen_voice": True,
-                "text": text,
-                "intent": intent,
-                "canonical": canonical,
-                "offset": sum(map(len, sound)),
-                "samples": samples,
-                "phones": None,
-            }
-        )
-        moments = np.arange(samples) * (200 + 50 * len(entries)) / 16_000
-        sound.append((8000 * np.sin(2 * np.pi * moments)).astype("<i2"))
+    def add(role, text, intent, **more):
+        moments = np.arange(48_000 + 640 * len(utterances)) * (250 + 50 * len(utterances)) / 16_000
+        fields = {"role": role, "text": text, "intent": intent, **more}
+        utterances.append((fields, (8000 * np.sin(2 * np.pi * moments)).astype(np.int16)))
 
     for name, answer in ANSWERS.items():
-        add("train", "agent", answer, name, canonical=True)
+        add("agent", answer, name, canonical=True)
     for text, name in (("When do you open?", "open"), ("Thanks, bye.", "bye")):
-        add("train", "caller", text, name)
-    add("train", "cover", "A short one.", None)
-    add("train", "cover", "words " * 200, None)  # its speech is over before its text
-    add("held_out", "caller", "Are you open?", "open")
-    (path / "audio.i16").write_bytes(np.concatenate(sound).tobytes())
-    (path / "index.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    return Corpus(path)
+        add("caller", text, name)
+    add("cover", "A short one.", None)
+    add("cover", "words " * 200, None)  # its speech is over before its text
+    add("caller", "Are you open?", "open", split="held_out")
+    return write_corpus(tmp_path_factory.mktemp("corpus"), utterances)
 
 
 class BeepTokenizer:
@@ -213,10 +190,8 @@ def test_exchange_sees_its_neighbours(recipe):
 
 def test_start_of_a_scene_learns_nothing(recipe):
     model, conversations = parts(recipe)
-    loss, _, _ = recipes.losses(
-        model, conversations.draw(recipe.takes(), np.random.default_rng(2)), 2
-    )
-    loss.backward()
+    scenes = conversations.draw(recipe.takes(), np.random.default_rng(2))
+    recipes.losses(model, scenes, 2).together.backward()
     sop = model.text_tokenizer.special("<sop>")
     assert model.transformer["embedding"]["word_embeddings"].weight.grad[sop].abs().sum() > 0
 
@@ -226,10 +201,10 @@ def test_judge_calls_a_wrong_answer_right(recipe):
     ids = [5, 6, 7, 8]
     with torch.no_grad():
         likely = model(torch.tensor([1, 2, 3, *ids]), [7]).argmax(-1)
-    right = Exchange([4, int(likely[2])], [GIVEN, TEXT])
+    right = Example([4, int(likely[2])], [GIVEN, TEXT])
     with torch.no_grad():
         token = int(model(torch.tensor([1, 2, 3, 4]), [4])[-1].argmax())
-    right, wrong = Exchange([4, token], [GIVEN, TEXT]), Exchange([4, token + 1], [GIVEN, TEXT])
+    right, wrong = Example([4, token], [GIVEN, TEXT]), Example([4, token + 1], [GIVEN, TEXT])
     shares = recipes.judge(model, [Scene([1, 2, 3], [right, wrong])])
     assert shares == {"exact_text": 0.5, "exact_speech": 1.0}
 
@@ -245,8 +220,20 @@ def test_trained_checkpoint_cannot_be_loaded(recipe):
     assert "exact_text" in lines[-1]
 
 
-def test_stopped_training_starts_again(recipe):
-    recipe.run()
+def test_stopped_training_starts_again_or_ends_elsewhere(recipe, tmp_path, interrupted):
+    again = recipes.Recipe(
+        recipe.settings, recipe.corpus, recipe.line, BeepTokenizer(), tmp_path / "again"
+    )
+    again.prepare()
+    again.hear(1)
+    again.run()
+    interrupted(recipe.run, step=4)
+    recipe.run(tmp_path / "export")
+    expected = torch.load(again.out / "last.pt", weights_only=True)
+    found = torch.load(recipe.out / "last.pt", weights_only=True)
+    for name, value in expected["average"].items():
+        torch.testing.assert_close(found["average"][name], value, rtol=0, atol=0)
+    assert LanguageModel.from_pretrained(tmp_path / "export").config.num_layers == 2
     size = (recipe.out / "log.jsonl").stat().st_size
     recipe.run()  # all of its steps are done
     assert (recipe.out / "log.jsonl").stat().st_size == size
@@ -254,13 +241,38 @@ def test_stopped_training_starts_again(recipe):
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"stepps": 3}, "field 'stepps' is missing or unknown"), ({"mixture": {}}, "field 'cut' is")],
+    [
+        ({"stepps": 3}, "field 'language_model.stepps' is unknown"),
+        ({"mixture": {}}, "field 'language_model.mixture.cut' is missing"),
+    ],
 )
 def test_wrong_recipe_is_accepted(tmp_path, changes, message):
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump({"language_model": settings(**changes)}))
     with pytest.raises(ValueError, match=message):
         recipes.Settings.read(path)
+
+
+def test_a_corrupt_recording_ends_the_preparation(recipe, line, tmp_path):
+    data = shutil.copytree(recipe.corpus._shards.path, tmp_path / "data")
+
+    def spoil(index):
+        place = recipe.corpus._shards.entry(index)["offset"]
+        sound = bytearray((data / "000000.i16").read_bytes())
+        sound[2 * place] ^= 1
+        (data / "000000.i16").write_bytes(bytes(sound))
+        made = recipes.Recipe(
+            recipe.settings, Corpus(data), line, BeepTokenizer(), tmp_path / str(index)
+        )
+        made.prepare()
+        made.hear(1)
+        return made
+
+    made = spoil(recipe.callers[0])
+    assert made.corpus.skipped == 1
+    made.run()
+    with pytest.raises(ValueError, match="answer 'greet': the recording of the agent's voice is"):
+        spoil(recipe.agent[0]).run()
 
 
 def test_interrupted_take_is_read(recipe):
@@ -276,8 +288,9 @@ def test_takes_of_conversations_need_a_checkpoint(recipe):
 
 
 def test_nano_recipe_lacks_a_field():
-    path = recipes.NANO_CORPUS.parent / "recipe_language_model.yaml"
-    assert recipes.Settings.read(path).mixture.questions > 0
+    settings = recipes.Settings.read(NANO / "recipe_language_model.yaml")
+    assert settings.mixture.questions > 0
+    assert settings.line.is_file()
 
 
 def test_conversations_draw_the_same_for_the_same_seed(recipe):

@@ -1,12 +1,15 @@
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from agent.training import voices
-from agent.training.data import SAMPLE_RATE, Corpus
+from agent.training import synthesis, voices
+from agent.training.data import Corpus
 from agent.training.phrasings import Intent, Line
-from agent.training.synthesis import agent_orders, caller_orders, write
+from agent.training.shards import SAMPLE_RATE
+from agent.training.synthesis import Settings, agent_orders, caller_orders, write
 from agent.training.voices import CALLERS, level, trim
 
 synthesisers = pytest.mark.skipif(
@@ -58,6 +61,33 @@ def test_missing_program_is_named(monkeypatch):
         voices.require_synthesisers()
 
 
+def test_shipped_settings_name_no_line():
+    settings = Settings.read(Path(__file__).parents[2] / "agent" / "nano" / "recipe_corpus.yaml")
+    assert settings.line.is_file()
+    assert settings.words.is_file()
+
+
+def test_a_stopped_rendering_starts_again_or_leaves_a_gap(line, tmp_path, monkeypatch):
+    rendered = []
+
+    def beep(orders):
+        rendered.extend(order.id for order in orders)
+        return [(np.full(160 * (n + 1), n, np.int16), [("aa", 0.01)]) for n, _ in enumerate(orders)]
+
+    monkeypatch.setattr(synthesis, "ProcessPoolExecutor", ThreadPoolExecutor)
+    monkeypatch.setattr(synthesis, "render", beep)
+    orders = caller_orders(line, ["Something else."] * 60, seed=0)
+    write(orders[:20], tmp_path, processes=1, shard_seconds=0.5)
+    write(orders, tmp_path, processes=1, shard_seconds=0.5)
+    assert rendered == [order.id for order in orders]
+    corpus = Corpus(tmp_path)
+    found = [utterance for _, utterance in corpus.read(range(len(corpus)))]
+    assert [utterance.id for utterance in found] == rendered
+    assert [utterance.text for utterance in found] == [order.text for order in orders]
+    assert found[0].phones == (("aa", 0.01),)
+    assert len(list(tmp_path.glob("*.jsonl"))) > 1
+
+
 @synthesisers
 def test_rendering_twice_gives_the_same_speech(line, tmp_path):
     orders = [
@@ -66,10 +96,13 @@ def test_rendering_twice_gives_the_same_speech(line, tmp_path):
     ]
     corpora = []
     for name in ("once", "twice"):
+        if name == "twice":  # stopped after three, and run again
+            write(orders[:3], tmp_path / name, processes=1)
         write(orders, tmp_path / name, processes=1)
         corpora.append(Corpus(tmp_path / name))
     assert len(corpora[0]) == len(orders)
-    for first, second in zip(*corpora, strict=True):
+    for first, second in zip(*(c.read(range(len(orders))) for c in corpora), strict=True):
+        first, second = first[1], second[1]
         np.testing.assert_array_equal(first.audio, second.audio)
         assert 0.3 < len(first.audio) / SAMPLE_RATE < 5
     phones = corpora[0][0].phones

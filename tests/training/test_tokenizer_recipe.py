@@ -1,7 +1,7 @@
 """The speech tokenizer's recipe: its parts, and a training of a few steps from end to end."""
 
 import json
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from agent.speech import SpeechTokenizer
 from agent.speech.tokenizer_encoder import EncoderLayer, WhisperVQEncoder
 from agent.training.augment import phone_band
-from agent.training.data import AUDIO_FILE, INDEX_FILE, Corpus
+from agent.training.data import Corpus
 from agent.training.tokenizer import Trainer
 from agent.training.tokenizer_data import IGNORED, Loader, edit_distance, spell
 from agent.training.tokenizer_parts import Quantiser, Settings, frame_positions, look_around
@@ -20,41 +20,33 @@ RECIPE = Path(__file__).parents[2] / "agent" / "nano" / "recipe_tokenizer.yaml"
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    folder = tmp_path_factory.mktemp("corpus")
+def corpus(tmp_path_factory: pytest.TempPathFactory, write_corpus: Callable[..., Corpus]) -> Corpus:
     rng = np.random.default_rng(0)
-    entries, audio, offset = [], [], 0
+    utterances = []
     for number in range(8):
-        samples = 8_000 + 1_000 * number
-        held_out = number > 5
-        entries.append(
-            {
-                "id": str(number), "split": "held_out" if held_out else "train",
-                "role": "caller", "voice": "noise", "seen_voice": True, "text": "It's five, ok?",
-                "intent": None, "offset": offset, "samples": samples,
-                "phones": [["pau", 0.1], ["f", 0.3], ["ay", 0.4]] if number % 2 else None,
-            }
-        )  # fmt: skip
-        audio.append(rng.normal(0, 3_000, samples).astype("<i2"))
-        offset += samples
-    (folder / AUDIO_FILE).write_bytes(np.concatenate(audio).tobytes())
-    (folder / INDEX_FILE).write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    return Corpus(folder)
+        fields = {
+            "split": "held_out" if number > 5 else "train", "text": "It's five, ok?",
+            "phones": [["pau", 0.1], ["f", 0.3], ["ay", 0.4]] if number % 2 else None,
+        }  # fmt: skip
+        utterances.append((fields, rng.normal(0, 3_000, 8_000 + 1_000 * number).astype(np.int16)))
+    return write_corpus(tmp_path_factory.mktemp("corpus"), utterances)
 
 
 @pytest.fixture(scope="module")
 def small() -> Settings:
-    return replace(
-        Settings.read(RECIPE),
-        width=32, heads=4, ffn=32, layers=1, head_layers=1, codes=8, steps=6, batch_seconds=2.0,
-        bfloat16=False,
-    )  # fmt: skip
+    changes = {
+        "width": 32, "heads": 4, "ffn": 32, "layers": 1, "head_layers": 1, "codes": 8, "steps": 6,
+        "batch_seconds": 2.0, "bfloat16": False,
+    }  # fmt: skip
+    return Settings.read(RECIPE).model_copy(update=changes)
 
 
 def test_a_misspelt_setting_is_named(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(RECIPE.read_text().replace("warmup:", "warm_up:"))
-    with pytest.raises(ValueError, match="warm_up, warmup"):
+    with pytest.raises(
+        ValueError, match=r"tokenizer\.warmup' is missing; field 'tokenizer\.warm_up' is"
+    ):
         Settings.read(path)
 
 
@@ -78,7 +70,7 @@ def test_labels_follow_the_phones_and_are_ignored_where_none_are_known(corpus: C
 
 
 def test_every_training_utterance_is_drawn_once_an_epoch(corpus: Corpus) -> None:
-    plans = Loader(corpus, 3.0).plan(range(6), np.random.default_rng(0))
+    plans = Loader(corpus, 3.0).plan(range(6), seed=0, epoch=0)
     assert sorted(index for plan in plans for index in plan) == list(range(6))
     assert len(plans) > 1
 
@@ -103,7 +95,8 @@ def test_codes_start_in_clusters_and_dead_ones_restart(small: Settings) -> None:
     quantiser = Quantiser(encoder, small)
     centres = 10.0 * torch.randn(8, 32)
     vectors = centres.repeat(50, 1) + 0.01 * torch.randn(400, 32)
-    quantiser.start(vectors)
+    quantiser.collect(vectors)
+    quantiser.start()
     assert encoder.distances(vectors).amin(-1).mean() < encoder.distances(-vectors).amin(-1).mean()
     dead = encoder.codebook.weight.data[0].clone()
     alive = vectors[encoder.quantise(vectors) != 0]
@@ -112,14 +105,27 @@ def test_codes_start_in_clusters_and_dead_ones_restart(small: Settings) -> None:
     assert (encoder.codebook.weight[0] - dead).abs().max() > 1.0
 
 
+@torch.no_grad()
+def test_ids_are_those_of_the_codes_before_an_update(small: Settings) -> None:
+    torch.manual_seed(0)
+    encoder = WhisperVQEncoder(small.encoder())
+    quantiser = Quantiser(encoder, small)
+    vectors = 5.0 * torch.randn(60, 32)
+    quantiser.collect(vectors)
+    encoder.quantise(vectors)
+    for change in (quantiser.start, lambda: quantiser.update(vectors * 3, torch.arange(60) % 8)):
+        change()
+        nearest = torch.cdist(vectors, encoder.codebook.weight).argmin(-1)
+        assert torch.equal(encoder.quantise(vectors), nearest)
+
+
 def test_a_training_ends_in_a_checkpoint_that_loads(
     corpus: Corpus, small: Settings, tmp_path: Path
 ) -> None:
     trainer = Trainer(small, corpus, tmp_path)
     before = trainer.encoder.layers[0].fc1.weight.detach().clone()
-    trainer.run()
+    trainer.run(tmp_path / "export")
     assert (trainer.encoder.layers[0].fc1.weight - before).abs().max() > 0
-    assert (tmp_path / "DONE").exists()
     last = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
     assert last["step"] == 6
     assert last["character_error_seen"] >= 0.0
@@ -129,12 +135,31 @@ def test_a_training_ends_in_a_checkpoint_that_loads(
     assert len(ids) == 7
 
 
-def test_a_stopped_training_goes_on_where_it_was(
-    corpus: Corpus, small: Settings, tmp_path: Path
+def test_a_stopped_training_ends_where_another_does(
+    corpus: Corpus, small: Settings, tmp_path: Path, interrupted: Callable[..., None]
 ) -> None:
-    Trainer(replace(small, steps=3), corpus, tmp_path).run()
-    resumed = Trainer(small, corpus, tmp_path)
-    resumed.resume()
-    assert resumed.step == 3
-    resumed.run()
-    assert resumed.step == 6
+    whole = Trainer(small, corpus, tmp_path / "whole")
+    whole.run(None)
+    for step in (1, 4):  # before the codes start, and after
+        interrupted(lambda: Trainer(small, corpus, tmp_path / "stopped").run(None), step)
+    resumed = Trainer(small, corpus, tmp_path / "stopped")
+    assert resumed.step == 4
+    resumed.run(None)
+    for name, value in whole.encoder.state_dict().items():
+        torch.testing.assert_close(resumed.encoder.state_dict()[name], value, rtol=0, atol=0)
+
+
+def test_a_corrupt_utterance_ends_the_training(
+    corpus: Corpus, small: Settings, tmp_path: Path, write_corpus: Callable[..., Corpus]
+) -> None:
+    rows = [corpus[i] for i in range(8)]
+    fields = [{"split": u.split, "text": u.text, "phones": u.phones} for u in rows]
+    audio = [(u.audio * 32768).astype(np.int16) for u in rows]
+    write_corpus(tmp_path / "data", list(zip(fields, audio, strict=True)))
+    sound = tmp_path / "data" / "000000.i16"
+    data = bytearray(sound.read_bytes())
+    data[2 * len(audio[0]) + 10] ^= 1
+    sound.write_bytes(bytes(data))
+    spoilt = Corpus(tmp_path / "data")
+    Trainer(small, spoilt, tmp_path / "run").run(None)
+    assert spoilt.skipped == 1
