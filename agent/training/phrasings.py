@@ -15,6 +15,8 @@ from typing import Any
 
 import yaml
 
+from agent.evaluation.text import words
+
 _CHOICE = re.compile(r"\{([^{}]*)\}")
 _FIELDS = {"name", "answer", "instruction", "train", "held_out", "fill", "phrasings", "renderings"}
 DEFAULT_PHRASINGS = 80
@@ -48,11 +50,6 @@ class Line:
 
     name: str
     intents: tuple[Intent, ...]
-
-
-def words(text: str) -> list[str]:
-    """Return the words of a text in lower case, without punctuation."""
-    return re.findall(r"[a-z']+", text.lower())
 
 
 def expand(template: str) -> list[str]:

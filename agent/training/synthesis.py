@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from agent.evaluation.text import words
 from agent.training.data import AUDIO_FILE, INDEX_FILE, SAMPLE_RATE
-from agent.training.phrasings import Line, read_line, unheard_words, words
+from agent.training.phrasings import Line, read_line, unheard_words
 from agent.training.sentences import SentenceGenerator
 from agent.training.voices import (
     AGENT_VOICE,
