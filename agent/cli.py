@@ -57,6 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     _serve_parser(commands.add_parser("serve", help="answer calls until stopped"))
     _simulate_parser(commands.add_parser("simulate", help="place a scripted call and judge it"))
 
+    _evaluate_parser(commands.add_parser("evaluate", help="run the paper's evaluation"))
+
     tokenize = commands.add_parser("tokenize", help="print the speech tokens of a recording")
     tokenize.add_argument("wav", type=Path, help="16 kHz mono WAV")
     tokenize.add_argument("--json", action="store_true", help="print a JSON list")
@@ -101,6 +103,13 @@ def _simulate_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--settings", type=Path, help="without --url: the gateway's YAML file")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="reports go below (runs)")
     parser.set_defaults(run=_simulate)
+
+
+def _evaluate_parser(parser: argparse.ArgumentParser) -> None:
+    from agent.evaluation.command import add_arguments
+
+    add_arguments(parser)
+    parser.set_defaults(run=_evaluate)
 
 
 def _level(options: argparse.Namespace) -> str:
@@ -155,6 +164,12 @@ def _simulate(options: argparse.Namespace) -> int:
         return rehearse(scenario, options.runs, settings)
     token = os.environ.get(AUTH_TOKEN_VARIABLE, "")
     return simulate(scenario, options.url, token, options.runs, options.records, via=options.via)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from agent.evaluation.command import evaluate
+
+    return evaluate(options)
 
 
 def _tokenize(options: argparse.Namespace) -> int:

@@ -91,7 +91,7 @@ def transcripts(model: LanguageModel, spoken: Sequence[npt.NDArray[np.int64]]) -
         while waiting and running < _SESSIONS:
             index, codes = waiting.pop()
             engine.submit(f"turn {index}", codes)
-            engine.transcribe(str(index), f"turn {index}")
+            engine.transcribe(f"turn {index}", str(index))
             # The transcript has its own copy of the turn; nobody waits for the answer to it.
             engine.close(f"turn {index}")
             running += 1
