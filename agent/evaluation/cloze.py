@@ -1,21 +1,22 @@
 """Speech language modelling by likelihood: which of two endings does the model think likelier?
 
 An ending's score is the mean log likelihood of its tokens, text or speech, after the context, so
-that a short ending has no advantage. A recording that already holds the context is scored whole.
+that a short ending has no advantage. A recording that already holds the context is scored whole. In
+a dialogue, an ending is an answer as the model gives it: spoken, its text in runs between those of
+its speech, all of it scored; written, the run of text that it begins with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from agent.evaluation.answering import Checkpoint
-from agent.evaluation.items import ClozeItem
+from agent.evaluation.items import ClozeItem, Ending
 from agent.evaluation.results import TaskResult, by_set, share
 from agent.speech import LanguageModel
-from agent.speech.prompt import SPEECH_SYSTEM, Prompt
+from agent.speech.prompt import SPEECH_SYSTEM, Interleave, Prompt
 
 MODES = {"speech_to_speech": "S→S", "speech_to_text": "S→T"}
 
@@ -54,10 +55,19 @@ class _Writer:
             return [*self._prompt.opening(SPEECH_SYSTEM), *self._prompt.spoken(codes)]
         return [*start, special("<|begin_of_audio|>"), *self._tokenizer.speech_ids(codes)]
 
-    def spoken(self, path: Path, phone_band: bool) -> list[int]:
-        return self._tokenizer.speech_ids(
-            [int(code) for code in self._checkpoint.codes(path, phone_band)]
-        )
+    def spoken(self, item: ClozeItem, ending: Ending) -> list[int]:
+        """A spoken ending; as an answer it has its text in runs between those of its speech."""
+        assert ending.audio is not None
+        codes = self._checkpoint.codes(ending.audio, ending.phone_band)
+        speech = self._tokenizer.speech_ids([int(code) for code in codes])
+        if item.prompt == "plain":
+            return speech
+        return Interleave().arrange(self._tokenizer.encode_plain(str(ending.text)), speech)
+
+    def written(self, item: ClozeItem, text: str) -> list[int]:
+        """A written ending; of an answer the run of text that comes before any speech."""
+        ids = self._tokenizer.encode_plain(text)
+        return ids if item.prompt == "plain" else ids[: Interleave().text]
 
     def bridge(self, item: ClozeItem) -> list[int]:
         """What stands between a spoken context and a written ending."""
@@ -69,10 +79,10 @@ def _scores(writer: _Writer, model: LanguageModel, item: ClozeItem) -> dict[str,
     context = writer.context(item)
     scores: dict[str, list[float]] = {}
     endings = (item.right, item.wrong)
-    sounds = [writer.spoken(e.audio, e.phone_band) for e in endings if e.audio is not None]
+    sounds = [writer.spoken(item, ending) for ending in endings if ending.audio is not None]
     if len(sounds) == 2:
         scores["speech_to_speech"] = [log_likelihood(model, context, ids) for ids in sounds]
-    texts = [model.text_tokenizer.encode_plain(e.text) for e in endings if e.text is not None]
+    texts = [writer.written(item, e.text) for e in endings if e.text is not None]
     if len(texts) == 2 and item.context is not None:
         context += writer.bridge(item)
         scores["speech_to_text"] = [log_likelihood(model, context, ids) for ids in texts]

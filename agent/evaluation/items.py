@@ -121,8 +121,11 @@ class ClozeItem(Item):
 
     @model_validator(mode="after")
     def _comparable(self) -> Self:
-        if self.prompt == "dialogue" and self.context is None:
-            raise ValueError("prompt 'dialogue' needs a context")
+        if self.prompt == "dialogue":
+            if self.context is None:
+                raise ValueError("prompt 'dialogue' needs a context")
+            if self.right.text is None or self.wrong.text is None:
+                raise ValueError("prompt 'dialogue' needs the text of both endings")
         return self
 
 

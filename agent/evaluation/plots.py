@@ -14,7 +14,7 @@ from agent.evaluation.paper import published
 from agent.evaluation.report import LABELS
 from agent.evaluation.results import Figure, TaskResult
 
-_OURS, _PAPER, _INK = "#2a6f97", "#c8553d", "#333333"
+_OURS, _PAPER, _INK = "#7fb2cf", "#c8553d", "#333333"
 _SHADES = ("#1b4965", "#5fa8d3", "#f4a259")
 _WIDTH, _ROW = 8.0, 0.36
 
@@ -26,8 +26,10 @@ def plots(result: TaskResult) -> list[str]:
         if result.ran:
             pictures.append(_parts(result))
         return pictures
-    for unit in dict.fromkeys(figure.unit for figure in result.figures):
-        figures = [figure for figure in result.figures if figure.unit == unit]
+    # Changes are small, go both ways and have units of their own: the table shows them better.
+    drawn = [figure for figure in result.figures if not figure.name.startswith("change_")]
+    for unit in dict.fromkeys(figure.unit for figure in drawn):
+        figures = [figure for figure in drawn if figure.unit == unit]
         pictures.append(_bars(result.task, figures, unit))
     if result.task == "cloze":
         pictures += _margins(result)
@@ -51,6 +53,8 @@ def _bars(task: str, figures: Sequence[Figure], unit: str) -> str:
     axes.set_xlabel({"%": "%", "of 10": "points of 10"}.get(unit, unit))
     if unit == "%" and all(figure.better == "higher" for figure in figures):
         axes.set_xlim(0.0, 100.0)
+    else:
+        axes.set_xlim(0.0, max(1.0, axes.get_xlim()[1]))
     return _svg(canvas)
 
 
