@@ -97,6 +97,7 @@ def _storycloze(directory: Path) -> _Values:
 
     The recordings hold context and ending together, so the stories are compared whole.
     """
+    _found(directory, "[st]SC/*.wav")
     for folder, part in (("sSC", "StoryCloze"), ("tSC", "Topic-StoryCloze")):
         stories: defaultdict[str, dict[str, Path]] = defaultdict(dict)
         for path in sorted((directory / folder).glob("*.wav")):

@@ -150,7 +150,10 @@ def _post(url: str, body: bytes, kind: str) -> dict[str, Any]:
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
             answer = json.load(response)
-    except (OSError, urllib.error.URLError, ValueError) as error:
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise RuntimeError(f"{url}: {error}") from error
+    except (OSError, ValueError) as error:
         raise RuntimeError(f"{url}: {error}") from error
     if not isinstance(answer, dict):
         raise RuntimeError(f"{url}: its answer is no JSON object")
