@@ -56,13 +56,19 @@ class _Writer:
         return [*start, special("<|begin_of_audio|>"), *self._tokenizer.speech_ids(codes)]
 
     def spoken(self, item: ClozeItem, ending: Ending) -> list[int]:
-        """A spoken ending; as an answer it has its text in runs between those of its speech."""
+        """A spoken ending; as an answer it has its text in runs between those of its speech.
+
+        Empty where the checkpoint needs more text tokens than that leaves room for.
+        """
         assert ending.audio is not None
         codes = self._checkpoint.codes(ending.audio, ending.phone_band)
         speech = self._tokenizer.speech_ids([int(code) for code in codes])
         if item.prompt == "plain":
             return speech
-        return Interleave().arrange(self._tokenizer.encode_plain(str(ending.text)), speech)
+        try:
+            return Interleave().arrange(self._tokenizer.encode_plain(str(ending.text)), speech)
+        except ValueError:
+            return []
 
     def written(self, item: ClozeItem, text: str) -> list[int]:
         """A written ending; of an answer the run of text that comes before any speech."""
@@ -80,7 +86,7 @@ def _scores(writer: _Writer, model: LanguageModel, item: ClozeItem) -> dict[str,
     scores: dict[str, list[float]] = {}
     endings = (item.right, item.wrong)
     sounds = [writer.spoken(item, ending) for ending in endings if ending.audio is not None]
-    if len(sounds) == 2:
+    if len(sounds) == 2 and all(sounds):
         scores["speech_to_speech"] = [log_likelihood(model, context, ids) for ids in sounds]
     texts = [writer.written(item, e.text) for e in endings if e.text is not None]
     if len(texts) == 2 and item.context is not None:
@@ -90,7 +96,7 @@ def _scores(writer: _Writer, model: LanguageModel, item: ClozeItem) -> dict[str,
 
 
 _LACKING = {
-    "speech_to_speech": "two spoken endings",
+    "speech_to_speech": "two spoken endings, long enough for their texts in a dialogue",
     "speech_to_text": "the texts of both endings or a context of their own",
 }
 

@@ -107,17 +107,19 @@ def evaluate(options: argparse.Namespace) -> int:
     run = _Run(checkpoint, _hearing(checkpoint, options), _judge(options))
     report = Report(str(options.checkpoint), str(options.data), _settings(options))
     options.out.mkdir(parents=True, exist_ok=True)
-    for task, found in items.items():
-        print(f"  {task}: {len(found or ())} items", flush=True)
-        try:
-            if not found:
-                raise RuntimeError(f"{options.data} has no items for it")
-            result = run.task(task, _limited(found, options.limit))
-        except RuntimeError as error:
-            # Such as a service that does not answer; the other tasks may not need it.
-            result = TaskResult(task, notes=[f"It failed: {error}."])
-        report.results.append(result)
-        # After each task, so that a later one that fails loses nothing.
+    try:
+        for task, found in items.items():
+            print(f"  {task}: {len(found or ())} items", flush=True)
+            try:
+                if not found:
+                    raise RuntimeError(f"{options.data} has no items for it")
+                result = run.task(task, _limited(found, options.limit))
+            except RuntimeError as error:
+                # Such as a service that does not answer; the other tasks may not need it.
+                result = TaskResult(task, notes=[f"It failed: {error}."])
+            report.results.append(result)
+    finally:
+        # A run that is stopped, or meets a sound it cannot read, keeps what it found so far.
         for name, text in (
             ("report.json", report.to_json()),
             ("report.md", report.to_markdown()),

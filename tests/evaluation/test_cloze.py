@@ -69,3 +69,10 @@ def test_what_an_item_lacks_is_said(goldens):
     result = run(Checkpoint(goldens), [item(goldens, context=None)])
     assert [figure.name for figure in result.figures] == ["accuracy_speech_to_speech"]
     assert "S→T not measured for 1 of 1 items" in result.notes[0]
+
+
+def test_speech_that_ends_before_its_text_is_left_out(goldens):
+    long = {"audio": "speech_0s3.flac", "text": "a text of many words " * 20}
+    result = run(Checkpoint(goldens), [item(goldens, prompt="dialogue", right=long, wrong=long)])
+    assert [figure.name for figure in result.figures] == ["accuracy_speech_to_text"]
+    assert "long enough for their texts" in result.notes[0]
