@@ -122,6 +122,7 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
         self._min_speech = turn.min_speech_secs * CALLER_RATE
         self._answers_early = turn.early_secs is not None
         self._transcribes = settings.transcribe
+        self._guards = settings.sampling.repetition_guard
         self._clock = clock
         self._barged_in = False
         self._answering: asyncio.Task[None] | None = None
@@ -279,6 +280,7 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
             temperature=settings.temperature,
             top_p=settings.top_p,
             max_new_tokens=settings.max_tokens,
+            repetition_guard=self._guards,
             seed=settings.seed,
             system=settings.system_instruction,
             instruction=instruction,

@@ -111,12 +111,14 @@ class SamplingSettings(Section):
         temperature: 0 is greedy.
         top_p: Probability mass that is kept.
         max_new_tokens: Longest answer, text and speech tokens together.
+        repetition_guard: Keep long answers from going round in circles.
         seed: Makes answers repeatable; None draws afresh every turn.
     """
 
     temperature: float = Field(default=0.2, ge=0)
     top_p: float = Field(default=0.8, gt=0, le=1)
     max_new_tokens: int = Field(default=2000, ge=1)
+    repetition_guard: bool = True
     seed: int | None = None
 
 

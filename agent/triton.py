@@ -41,9 +41,9 @@ class VoiceClient:
 
     Args:
         urls: ``host:port`` of the gRPC endpoint of each replica.
-        chunk_timeout: Seconds within which each further piece of an answer must come.
-        first_chunk_timeout: Seconds within which the first piece must come, from the end of the
-            caller's turn; includes waiting for other sessions' prompts.
+        chunk_timeout: Seconds within which each piece must come after an answer's first audio.
+        first_chunk_timeout: Seconds within which each piece must come until then; includes waiting
+            for other sessions' prompts and for the decoder, where running answers go first.
         request_timeout: Seconds for what is answered at once: audio, stop, close, probes.
         push_seconds: Audio is sent in pieces of at least so many seconds while the caller speaks.
         retry_seconds: For so long new sessions avoid a replica that failed.

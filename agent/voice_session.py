@@ -45,7 +45,7 @@ class AnswerChunk:
         last: Nothing follows.
         timing: Seconds each step took, as far as known: ``tokenise``, ``first_token`` (the language
             model, from the turn to its first token), ``first_audio`` (the decoder, from the first
-            speech tokens to their audio).
+            speech tokens to their audio) and of that ``decoder_queue`` (until it began).
     """
 
     sequence: int
@@ -405,7 +405,9 @@ class VoiceSession:
                 yield chunk
                 if chunk.last:
                     return
-                timeout = client.chunk_timeout
+                if chunk.audio.size:
+                    # Text comes first; on a busy decoder its sound may wait its turn for long.
+                    timeout = client.chunk_timeout
         finally:
             if ordered:
                 self._order.release()

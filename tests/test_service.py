@@ -510,7 +510,13 @@ async def test_settings_reach_every_request() -> None:
     settings = AgentSettings.model_validate(
         {
             "instructions": "Be brief.",
-            "sampling": {"temperature": 0.0, "top_p": 0.5, "max_new_tokens": 99, "seed": 3},
+            "sampling": {
+                "temperature": 0.0,
+                "top_p": 0.5,
+                "max_new_tokens": 99,
+                "repetition_guard": False,
+                "seed": 3,
+            },
         }
     )
     async with running(settings) as call:
@@ -521,6 +527,7 @@ async def test_settings_reach_every_request() -> None:
                 temperature=0.0,
                 top_p=0.5,
                 max_new_tokens=99,
+                repetition_guard=False,
                 seed=3,
                 system="Be brief.",
                 early=True,

@@ -409,6 +409,13 @@ async def test_a_missing_chunk_is_an_error_that_names_the_server(make, replicas,
     assert replicas["one:1"].log[-1] == ("stop", "s/0")
 
 
+async def test_an_answer_that_waits_for_its_first_sound_is_given_up(make, replicas):
+    """Text is there at once; its sound waits until the decoder has time for a later call."""
+    session = make(chunk_timeout=0.0, first_chunk_timeout=60.0).session("s")
+    replicas["one:1"].script = [outputs(0, False, "hello", samples=0), outputs(1, True)]
+    assert len(await collect(session, HELLO)) == 2
+
+
 async def test_an_answer_that_breaks_off_is_an_error(make, replicas):
     session = make().session("s")
     replicas["one:1"].script = [outputs(0, False)]

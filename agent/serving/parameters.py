@@ -10,6 +10,7 @@ from typing import Any
 
 ENVIRONMENT_PREFIX = "GLM_MODEL_"
 ENGINES = ("torch", "tensorrt")
+SCHEDULES = ("deadline", "turns")
 SHIPPED_CHECKPOINT = Path(__file__).resolve().parent.parent / "nano" / "checkpoint"
 # Not ours: Triton's own parameters for the Python backend, which it hands to the model as well.
 _TRITON_PARAMETERS = ("EXECUTION_ENV_PATH", "FORCE_CPU_ONLY_INPUT_TENSORS")
@@ -30,6 +31,11 @@ class ModelParameters:
         threads: Threads to compute with, at least 1.
         ttl_seconds: A session that has not been heard of for so long is forgotten.
         lead_limit: Speech tokens that the language model may be ahead of the decoder.
+        schedule: How the decoder divides its time (agent/serving/schedule.py): ``deadline``, or
+            ``turns`` to compare with.
+        lead_seconds: Audio that ``deadline`` lets an answer be ahead of its playback; more than the
+            gateway and the phone line buffer.
+        max_batch: Most pieces of different answers that are decoded together.
     """
 
     checkpoint: Path = SHIPPED_CHECKPOINT
@@ -37,6 +43,9 @@ class ModelParameters:
     threads: int = 1
     ttl_seconds: float = 600.0
     lead_limit: int = 100
+    schedule: str = "deadline"
+    lead_seconds: float = 3.0
+    max_batch: int = 1
 
     @classmethod
     def read(
@@ -96,6 +105,12 @@ def _engine(text: str) -> str:
     return text
 
 
+def _schedule(text: str) -> str:
+    if text not in SCHEDULES:
+        raise ValueError(" or ".join(SCHEDULES))
+    return text
+
+
 def _whole(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise ValueError("a whole number of at least 1")
@@ -118,4 +133,7 @@ _READERS = {
     "threads": _whole,
     "ttl_seconds": _seconds,
     "lead_limit": _whole,
+    "schedule": _schedule,
+    "lead_seconds": _seconds,
+    "max_batch": _whole,
 }

@@ -6,15 +6,13 @@ are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from agent.speech.arrays import Array, checked_tokens, expect_shape
 from agent.speech.checkpoint import (
     CheckpointError,
     checkpoint_file,
@@ -24,69 +22,20 @@ from agent.speech.checkpoint import (
     read_pickle,
     read_yaml,
 )
+from agent.speech.decoder_settings import DecoderSettings
+from agent.speech.decoder_stream import DecoderStream, advance
 from agent.speech.flow import HOP, Flow, FlowConfig
+from agent.speech.flow_stream import draw_noise
+from agent.speech.time_major import arrange
 from agent.speech.vocoder import Vocoder
 
-Array = npt.ArrayLike | Tensor
-
-
-@dataclass(frozen=True)
-class DecoderSettings:
-    """How the flow is run.
-
-    A checkpoint may bring its own in a section ``decoding`` of its config.yaml.
-
-    Attributes:
-        steps: Euler steps, at least 1. Time is proportional to them.
-        guidance: Weight of the classifier-free guidance; 0 switches it off and halves the time.
-        temperature: Scale of the noise from which the flow starts.
-        prompt_blocks: Encoder blocks of earlier tokens and mel, at least 1, that lead each block of
-            a stream. The time for a block is proportional to 1 + this.
-
-    Raises:
-        ValueError: if a value is out of its range.
-    """
-
-    steps: int = 10
-    guidance: float = 0.7
-    temperature: float = 1.0
-    prompt_blocks: int = 3
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        for name, lowest in (
-            ("steps", 1),
-            ("guidance", 0),
-            ("temperature", 0),
-            ("prompt_blocks", 1),
-        ):
-            value = getattr(self, name)
-            if not value >= lowest:
-                raise ValueError(f"decoding.{name} is {value}, expected at least {lowest}")
-
-    def updated(self, section: Mapping[str, Any], path: str | Path) -> DecoderSettings:
-        """These settings with those of a config section in their place.
-
-        Raises:
-            CheckpointError: if the section has an unknown field or a wrong value.
-        """
-        kinds: dict[str, tuple[type, ...]] = {
-            one.name: (int,) if one.type == "int" else (int, float) for one in fields(self)
-        }
-        for name in section:
-            if name not in kinds:
-                raise CheckpointError(
-                    f"{path}: field 'decoding.{name}' is unknown, expected {', '.join(kinds)}"
-                )
-        values = {name: field(section, name, kinds[name], path) for name in section}
-        try:
-            return replace(self, **values)
-        except ValueError as error:
-            raise CheckpointError(f"{path}: {error}") from error
+__all__ = ["DecoderSettings", "DecoderStream", "SpeechDecoder"]
 
 
 class SpeechDecoder:
     """Flow and vocoder of one checkpoint, in eval mode: there is no dropout at inference.
+
+    The weights of both are put in memory as the computation reads them.
 
     Attributes:
         flow: Tokens to mel.
@@ -98,6 +47,9 @@ class SpeechDecoder:
         self.flow = flow.eval()
         self.vocoder = vocoder.eval()
         self.settings = settings
+        arrange(flow.decoder)
+        arrange(vocoder)
+        _keep_freed_memory()
 
     @classmethod
     def from_pretrained(
@@ -178,7 +130,7 @@ class SpeechDecoder:
         known = torch.zeros(self.flow.config.mel_bins, 0)
         if prompt_mel is not None and prompt_tokens is not None:
             known = torch.as_tensor(prompt_mel)
-            self.vocoder.check_mel(known)
+            self.vocoder.check_mel(known, "prompt_mel")
             ids = torch.cat([self._checked(prompt_tokens, "prompt_tokens", empty=True), ids])
         frames = self.flow.frames(len(ids))
         if known.shape[1] >= frames:
@@ -187,15 +139,19 @@ class SpeechDecoder:
                 "of all tokens"
             )
         if noise is None:
-            start = self._draw(frames, torch.Generator().manual_seed(seed))
+            start = draw_noise(self.flow, frames, torch.Generator().manual_seed(seed))
         else:
             start = torch.as_tensor(noise)
-            if start.shape != (self.flow.config.mel_bins, frames):
-                raise ValueError(
-                    f"noise has shape {tuple(start.shape)}, "
-                    f"expected ({self.flow.config.mel_bins}, {frames})"
-                )
-        return self._sample(ids, start, known).cpu()
+            expect_shape("noise", start, (self.flow.config.mel_bins, frames))
+        settings, device = self.settings, self._device
+        mel = self.flow.sample(
+            ids[None].to(device),
+            start[None].to(device) * settings.temperature,
+            known[None].to(device),
+            settings.steps,
+            settings.guidance,
+        )
+        return mel[0, :, known.shape[1] :].cpu()
 
     def vocode(
         self,
@@ -244,122 +200,41 @@ class SpeechDecoder:
         """A stream for one answer, with generators of its own."""
         return DecoderStream(self, seed)
 
+    def advance(self, pieces: Sequence[tuple[DecoderStream, Array, bool]]) -> list[Tensor]:
+        """Feed several streams at once; each gets what its own ``push`` would give.
+
+        Blocks whose windows have as many frames share each call of the flow's estimator, both
+        halves of the guidance of each. The vocoder runs for one stream after the other.
+
+        Args:
+            pieces: For each stream its tokens int64 [k], k may be 0, and whether its answer ends.
+
+        Returns:
+            For each stream float32 [s] at 22.05 kHz, on the CPU; s may be 0.
+
+        Raises:
+            ValueError: if a stream would refuse its piece, is another decoder's, or is named twice;
+                says which piece. All streams are as they were before.
+        """
+        return advance(self, pieces)
+
     @property
     def _device(self) -> torch.device:
         return self.flow.encoder_proj.weight.device
 
     def _checked(self, ids: Array, name: str, empty: bool = False) -> Tensor:
         """Ids int64 [n] on the CPU; ``empty`` allows none. Raises a ValueError that names them."""
-        tokens = torch.as_tensor(ids).cpu()
-        if tokens.ndim != 1 or tokens.dtype != torch.int64:
-            raise ValueError(
-                f"{name} has shape {tuple(tokens.shape)} and dtype {tokens.dtype}, "
-                "expected (n,) and torch.int64"
-            )
-        if len(tokens) == 0:
-            if empty:
-                return tokens
+        tokens = checked_tokens(ids, self.flow.config.vocab_size, name)
+        if len(tokens) == 0 and not empty:
             raise ValueError(f"{name} is empty, expected at least one token")
-        low, high = int(tokens.min()), int(tokens.max())
-        if low < 0 or high >= self.flow.config.vocab_size:
-            raise ValueError(
-                f"{name} holds {low if low < 0 else high}, "
-                f"expected ids from 0 to {self.flow.config.vocab_size - 1}"
-            )
         return tokens
 
-    def _draw(self, frames: int, generator: torch.Generator) -> Tensor:
-        """Standard normal [80, frames], frame by frame: any division draws the same numbers."""
-        return torch.randn(frames, self.flow.config.mel_bins, generator=generator).T
 
-    def _sample(self, tokens: Tensor, noise: Tensor, prompt_mel: Tensor) -> Tensor:
-        settings, device = self.settings, self._device
-        mel = self.flow.sample(
-            tokens[None].to(device),
-            noise[None].to(device) * settings.temperature,
-            prompt_mel[None].to(device),
-            settings.steps,
-            settings.guidance,
-        )
-        return mel[0, :, prompt_mel.shape[1] :]
+def _keep_freed_memory() -> None:
+    """Let the C library keep freed memory instead of handing it back to the system.
 
-
-class DecoderStream:
-    """Tokens of one answer in pieces to waveform in pieces.
-
-    The tokens are decoded in blocks of the encoder's size (10), counted from the start of the
-    answer; ``last`` ends the answer with a block of whatever is left. Each block is led by at most
-    ``settings.prompt_blocks`` blocks of tokens and mel before it, so its cost does not grow with
-    the answer. What equals what:
-
-    - However the tokens are divided among the pushes, the audio together is the same.
-    - It has exactly as many samples as ``SpeechDecoder.decode`` of all tokens.
-    - An answer of at most one block is exactly what ``decode`` gives with the same seed.
-    - The vocoder is exact over the borders of blocks: the audio is that of the blocks' mels joined.
-    - The mel of later blocks differs from that of ``decode``: a block does not see the tokens after
-      it, nor those before its prompt, and the flow's group norms span what it is shown.
-
-    After each push all audio is returned that no later token can change: all but about 20 frames
-    (0.23 s) that the vocoder looks ahead, and those follow with ``last``.
+    glibc gives back what is freed at the end of its heap beyond a limit that follows the largest
+    block freed so far; each block of an answer then faults in 12 MB of pages again. The block
+    allocated here is never touched, so it takes no memory itself.
     """
-
-    def __init__(self, decoder: SpeechDecoder, seed: int = 0) -> None:
-        self.decoder = decoder
-        self.finished = False
-        self.decoded = 0
-        self._generator = torch.Generator().manual_seed(seed)
-        self._vocoder = decoder.vocoder.stream(seed + 1)
-        self._waiting = torch.zeros(0, dtype=torch.int64)
-        # What leads the next block: tokens [t], mel and noise [80, f] of the same frames.
-        self._tokens = self._waiting
-        self._mel = torch.zeros(decoder.flow.config.mel_bins, 0, device=decoder._device)
-        self._noise = self._mel.cpu()
-
-    @torch.inference_mode()
-    def push(self, tokens: Array, last: bool = False) -> Tensor:
-        """Feed tokens.
-
-        Args:
-            tokens: int64 [k]; k may be 0.
-            last: Whether the answer ends here.
-
-        Returns:
-            float32 [s] at 22.05 kHz, on the CPU; s may be 0.
-
-        Raises:
-            ValueError: if ``tokens`` is of another shape or dtype or out of range, or if the stream
-                has ended. The stream is as it was before.
-        """
-        decoder = self.decoder
-        if self.finished:
-            raise ValueError("the decoder stream has ended; start another for the next answer")
-        checked = decoder._checked(tokens, "tokens", empty=True)
-        self.finished = last
-        waiting = torch.cat([self._waiting, checked])
-        ready = len(waiting) if last else len(waiting) - len(waiting) % decoder.block
-        mels = [self._decode_block(block) for block in torch.split(waiting[:ready], decoder.block)]
-        self._waiting = waiting[ready:]
-        mel = torch.cat(mels, dim=1)
-        # The vocoder has nothing to do without a frame, unless its own look-ahead is to be flushed.
-        if mel.shape[1] == 0 and not (last and self.decoded):
-            return torch.zeros(0)
-        return self._vocoder.push(mel, last).cpu()
-
-    def _decode_block(self, tokens: Tensor) -> Tensor:
-        """Mel of the next block; moves the window on."""
-        if len(tokens) == 0:
-            return self._mel[:, :0]
-        decoder, frames = self.decoder, self.decoder.flow.frames
-        end = self.decoded + len(tokens)
-        noise = decoder._draw(frames(end) - frames(self.decoded), self._generator)
-        self._noise = torch.cat([self._noise, noise], dim=1)
-        self._tokens = torch.cat([self._tokens, tokens])
-        mel = decoder._sample(self._tokens, self._noise, self._mel)
-        self._mel = torch.cat([self._mel, mel], dim=1)
-        self.decoded = end
-        kept = min(end, decoder.settings.prompt_blocks * decoder.block)
-        keep = frames(end) - frames(end - kept)
-        self._tokens = self._tokens[len(self._tokens) - kept :]
-        self._mel = self._mel[:, self._mel.shape[1] - keep :]
-        self._noise = self._noise[:, self._noise.shape[1] - keep :]
-        return mel
+    torch.empty(31 * 2**20, dtype=torch.uint8)

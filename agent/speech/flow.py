@@ -6,7 +6,6 @@ and by the mel of what was said before (arXiv 2407.05407; guidance: arXiv 2207.1
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from agent.speech.checkpoint import CheckpointError, field
-from agent.speech.flow_encoder import BlockEncoder, EncoderConfig
+from agent.speech.flow_encoder import BlockEncoder, EncoderCache, EncoderConfig
 from agent.speech.flow_estimator import Estimator, EstimatorConfig
 
 HOP = 256
@@ -133,9 +132,11 @@ class LengthRegulator(nn.Module):
             ]
         self.model = nn.Sequential(*modules, nn.Conv1d(channels, channels, 1))
 
-    def forward(self, x: Tensor, frames: int) -> Tensor:
-        """[b, n, c] -> [b, c, frames]."""
+    def forward(self, x: Tensor, frames: int, kept: int | None = None) -> Tensor:
+        """[b, n, c] over so many frames, of which the last are kept -> [b, c, kept or frames]."""
         stretched = F.interpolate(x.transpose(1, 2), size=frames, mode="nearest")
+        if kept is not None:
+            stretched = stretched[..., frames - kept :]
         out: Tensor = self.model(stretched)
         return out
 
@@ -151,7 +152,8 @@ class _Decoder(nn.Module):
 class Flow(nn.Module):
     """Tokens to mel. Parameters have the published names.
 
-    ``sample`` is for use; ``condition`` and ``velocity`` are its parts, for training too.
+    ``sample`` is the whole. Streams use its parts, ``encode``, ``length_regulator`` and ``carry``;
+    training uses ``condition`` and ``velocity``.
     """
 
     def __init__(self, config: FlowConfig) -> None:
@@ -173,6 +175,20 @@ class Flow(nn.Module):
         """
         return math.floor(tokens * self._frames_a_token)
 
+    def encode(self, tokens: Tensor, cache: EncoderCache | None = None) -> Tensor:
+        """Encode tokens.
+
+        Args:
+            tokens: int64 [b, n].
+            cache: What is kept of the tokens before them, a multiple of the encoder's block; takes
+                these in as well.
+
+        Returns:
+            [b, n, mel_bins].
+        """
+        out: Tensor = self.encoder_proj(self.encoder(self.input_embedding(tokens), cache))
+        return out
+
     def condition(self, tokens: Tensor, frames: int) -> Tensor:
         """Encode tokens and stretch them over frames.
 
@@ -183,9 +199,17 @@ class Flow(nn.Module):
         Returns:
             [b, mel_bins, frames], in the flow's own (normalised) mel space.
         """
-        encoded = self.encoder_proj(self.encoder(self.input_embedding(tokens)))
-        out: Tensor = self.length_regulator(encoded, frames)
+        out: Tensor = self.length_regulator(self.encode(tokens), frames)
         return out
+
+    def known(self, prompt: Tensor, frames: int) -> Tensor:
+        """Log mel that is known already [b, mel_bins, p], as ``velocity`` and ``carry`` take it.
+
+        Returns:
+            [b, mel_bins, frames], normalised, and zeros from p on.
+        """
+        normal = (prompt - self.config.mel_mean) / self.config.mel_std
+        return F.pad(normal, (0, frames - prompt.shape[-1]))
 
     def velocity(self, x: Tensor, time: Tensor, mu: Tensor, prompt: Tensor, led: Tensor) -> Tensor:
         """Velocity of the flow.
@@ -194,50 +218,73 @@ class Flow(nn.Module):
             x: State [b, mel_bins, f].
             time: [b], from 0 (noise) to 1 (mel).
             mu: From ``condition`` [b, mel_bins, f].
-            prompt: Normalised mel that is already known [b, mel_bins, f], zeros where it is not.
+            prompt: From ``known`` [b, mel_bins, f].
             led: [b], 1 where the conditions count and 0 where they are hidden (for guidance).
 
         Returns:
             [b, mel_bins, f].
         """
+        estimator = self.decoder.estimator
+        lead = estimator.lead(self._conditions(mu, prompt) * led[:, None, None])
+        out: Tensor = estimator(x.transpose(1, 2), estimator.embed(time), lead)
+        return out.transpose(1, 2)
+
+    def _conditions(self, mu: Tensor, prompt: Tensor) -> Tensor:
+        """What leads the estimator, side by side [b, f, 3 * mel_bins]."""
         # The speaker vector is zeros in every published checkpoint: its projection is the bias.
-        speaker = self.spk_embed_affine_layer.bias[None, :, None].expand_as(x)
-        led = led[:, None, None]
-        out: Tensor = self.decoder.estimator(
-            torch.cat([x, mu * led, speaker * led, prompt * led], dim=1), time
-        )
-        return out
+        speaker = self.spk_embed_affine_layer.bias[None, :, None].expand_as(mu)
+        return torch.cat([mu, speaker, prompt], dim=1).transpose(1, 2)
+
+    def carry(
+        self, mu: Tensor, noise: Tensor, prompt: Tensor, steps: int, guidance: float
+    ) -> Tensor:
+        """Carry noise to mels.
+
+        Args:
+            mu: From ``condition`` [b, mel_bins, f].
+            noise: float32 [b, mel_bins, f]: where the flow starts.
+            prompt: From ``known`` [b, mel_bins, f].
+            steps: Euler steps, on the schedule 1 - cos(pi/2 * step / steps).
+            guidance: Weight of the guidance; 0 halves the work.
+
+        Returns:
+            Log mels float32 [b, mel_bins, f]. Where a prompt is known it is the flow's own version
+            of it, not the prompt itself.
+        """
+        estimator, config = self.decoder.estimator, self.config
+        conditions = self._conditions(mu, prompt)
+        if guidance > 0:
+            # Both halves of the guidance go through the estimator together.
+            conditions = torch.cat([conditions, torch.zeros_like(conditions)])
+        lead = estimator.lead(conditions)
+        times = 1 - torch.cos(torch.linspace(0, 1, steps + 1, device=mu.device) * (0.5 * math.pi))
+        embedded = estimator.embed(times[:-1])
+        x = noise.transpose(1, 2).contiguous()
+        for step, length in enumerate(times.diff()):
+            time = [one[step : step + 1] for one in embedded]
+            if guidance > 0:
+                led, free = estimator(torch.cat([x, x]), time, lead).chunk(2)
+                velocity = led + guidance * (led - free)
+            else:
+                velocity = estimator(x, time, lead)
+            x = x + length * velocity
+        return x.transpose(1, 2) * config.mel_std + config.mel_mean
 
     def sample(
         self, tokens: Tensor, noise: Tensor, prompt: Tensor, steps: int, guidance: float
     ) -> Tensor:
-        """Carry noise to a mel.
+        """Tokens to mel, in one piece.
 
         Args:
             tokens: int64 [1, n], those of the prompt first.
             noise: float32 [1, mel_bins, f]: where the flow starts, over prompt and new frames.
             prompt: Log mel of the first p frames, float32 [1, mel_bins, p], p from 0 to f.
-            steps: Euler steps, on the schedule 1 - cos(pi/2 * step / steps).
-            guidance: Weight of the guidance; 0 halves the work.
+            steps: As ``carry`` takes them.
+            guidance: Likewise.
 
         Returns:
-            Log mel float32 [1, mel_bins, f]. Its first p frames are the flow's own version of the
-            prompt, not the prompt itself.
+            Log mel float32 [1, mel_bins, f], its first p frames as ``carry`` gives them.
         """
-        config = self.config
         frames = noise.shape[-1]
         mu = self.condition(tokens, frames)
-        known = F.pad((prompt - config.mel_mean) / config.mel_std, (0, frames - prompt.shape[-1]))
-        times = 1 - torch.cos(torch.linspace(0, 1, steps + 1, device=mu.device) * (0.5 * math.pi))
-        # Both halves of the guidance go through the estimator together.
-        led = mu.new_tensor([1.0, 0.0] if guidance > 0 else [1.0])
-        batch = len(led)
-        mu, known = mu.expand(batch, -1, -1), known.expand(batch, -1, -1)
-        x = noise
-        for begin, end in itertools.pairwise(times):
-            estimate = self.velocity(x.expand(batch, -1, -1), begin.expand(batch), mu, known, led)
-            velocity = estimate[:1]
-            if guidance > 0:
-                velocity = velocity + guidance * (velocity - estimate[1:])
-            x = x + (end - begin) * velocity
-        return x * config.mel_std + config.mel_mean
+        return self.carry(mu, noise, self.known(prompt, frames), steps, guidance)

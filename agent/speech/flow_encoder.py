@@ -95,6 +95,28 @@ def block_mask(length: int, block: int, device: torch.device) -> Tensor:
     return number[:, None] >= number[None, :]
 
 
+class EncoderCache:
+    """Keys and values of the tokens of a stream that later tokens may look at.
+
+    Attributes:
+        window: Tokens that are kept at most, a multiple of the encoder's block.
+        layers: Key and value [b, heads, m, c / heads] for each layer; empty at the start.
+    """
+
+    def __init__(self, window: int) -> None:
+        self.window = window
+        self.layers: list[tuple[Tensor, Tensor]] = []
+
+    def __len__(self) -> int:
+        """Tokens kept."""
+        return self.layers[0][0].shape[2] if self.layers else 0
+
+    def store(self, layers: list[tuple[Tensor, Tensor]]) -> None:
+        """Keep the newest of these keys and values, old and new."""
+        first = max(0, layers[0][0].shape[2] - self.window)
+        self.layers = [(key[:, :, first:], value[:, :, first:]) for key, value in layers]
+
+
 class RelativeAttention(nn.Module):
     """Attention whose scores add a term of the distance between query and key.
 
@@ -119,26 +141,34 @@ class RelativeAttention(nn.Module):
         """[b, t, c] -> [b, heads, t, c / heads]."""
         return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
 
-    def forward(self, x: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        positions: Tensor,
+        mask: Tensor,
+        past: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Attend.
 
         Args:
             x: [b, t, c].
-            positions: ``relative_positions(t, c)``.
-            mask: bool [t, t], True where a row may look.
+            positions: Of ``relative_positions(m + t, c)`` the first m + 2 t - 1.
+            mask: bool [t, m + t], True where a row may look.
+            past: Keys and values [b, heads, m, c / heads] of what was before x.
 
         Returns:
-            [b, t, c].
+            [b, t, c], and the keys and values [b, heads, m + t, c / heads] with those of x.
         """
-        length = x.shape[1]
         query, key, value = (
             self._split(linear(x)) for linear in (self.linear_q, self.linear_k, self.linear_v)
         )
+        if past is not None:
+            key, value = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
         place = self._split(self.linear_pos(positions)[None])
         by_distance = (query + self.pos_bias_v[:, None]) @ place.transpose(-2, -1)
         # Column of the distance row - column in the descending list of distances.
-        steps = torch.arange(length, device=x.device)
-        column = length - 1 - steps[:, None] + steps[None, :]
+        rows, columns = torch.arange(x.shape[1]), torch.arange(key.shape[2])
+        column = (x.shape[1] - 1 - rows[:, None] + columns[None, :]).to(x.device)
         bias = by_distance.gather(-1, column.expand(*by_distance.shape[:2], -1, -1))
         bias = (bias / math.sqrt(query.shape[-1])).masked_fill(~mask, -math.inf)
         mixed = F.scaled_dot_product_attention(
@@ -148,8 +178,7 @@ class RelativeAttention(nn.Module):
             attn_mask=bias,
             dropout_p=self.dropout if self.training else 0.0,
         )
-        out: Tensor = self.linear_out(mixed.transpose(1, 2).flatten(2))
-        return out
+        return self.linear_out(mixed.transpose(1, 2).flatten(2)), (key, value)
 
 
 class FeedForward(nn.Module):
@@ -181,11 +210,17 @@ class EncoderLayer(nn.Module):
         self.norm_mha = nn.LayerNorm(channels)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
-        """[b, t, c] -> [b, t, c]."""
-        x = x + self.dropout(self.self_attn(self.norm_mha(x), positions, mask))
-        out: Tensor = x + self.dropout(self.feed_forward(self.norm_ff(x)))
-        return out
+    def forward(
+        self,
+        x: Tensor,
+        positions: Tensor,
+        mask: Tensor,
+        past: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """[b, t, c] -> [b, t, c], and keys and values as ``RelativeAttention`` returns them."""
+        mixed, present = self.self_attn(self.norm_mha(x), positions, mask, past)
+        x = x + self.dropout(mixed)
+        return x + self.dropout(self.feed_forward(self.norm_ff(x))), present
 
 
 class _Embed(nn.Module):
@@ -209,20 +244,28 @@ class BlockEncoder(nn.Module):
         self.after_norm = nn.LayerNorm(config.output_size)
         self.positional_dropout = nn.Dropout(config.positional_dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cache: EncoderCache | None = None) -> Tensor:
         """Encode.
 
         Args:
             x: Embedded tokens [b, n, input_size].
+            cache: Of the tokens before x; takes in x too. None: x is the whole.
 
         Returns:
             [b, n, output_size].
         """
-        length, channels = x.shape[1], self.config.output_size
+        count, channels = x.shape[1], self.config.output_size
+        earlier = len(cache) if cache is not None else 0
         x = self.positional_dropout(self.embed.out(x) * math.sqrt(channels))
-        positions = self.positional_dropout(relative_positions(length, channels, x.device))
-        mask = block_mask(length, self.config.block_size, x.device)
-        for layer in self.encoders:
-            x = layer(x, positions, mask)
+        places = relative_positions(earlier + count, channels, x.device)
+        places = self.positional_dropout(places[: earlier + 2 * count - 1])
+        mask = block_mask(earlier + count, self.config.block_size, x.device)[earlier:]
+        present: list[tuple[Tensor, Tensor]] = []
+        for index, layer in enumerate(self.encoders):
+            past = cache.layers[index] if cache is not None and earlier else None
+            x, kept = layer(x, places, mask, past)
+            present.append(kept)
+        if cache is not None:
+            cache.store(present)
         out: Tensor = self.after_norm(x)
         return out

@@ -1,12 +1,12 @@
 """Velocity estimator of the flow: a one-dimensional U-Net of residual convolutions and attention.
 
-The design is Matcha-TTS's (arXiv 2309.03199); parameters have the published names.
+The design is Matcha-TTS's (arXiv 2309.03199). Signals are [batch, frames, channels].
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from agent.speech.checkpoint import CheckpointError, field
+from agent.speech.time_major import convolve, double, group_norm, mish
 
 
 @dataclass(frozen=True)
@@ -63,14 +64,25 @@ class ConvBlock(nn.Module):
 
     def __init__(self, channels: int, out: int) -> None:
         super().__init__()
-        self.block = nn.Sequential(
-            nn.Conv1d(channels, out, 3, padding=1), nn.GroupNorm(8, out), nn.Mish()
-        )
+        self.block = nn.Sequential(nn.Conv1d(channels, out, 3, padding=1), nn.GroupNorm(8, out))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[b, c, t] -> [b, out, t]."""
-        out: Tensor = self.block(x)
-        return out
+    @property
+    def conv(self) -> nn.Conv1d:
+        """The convolution."""
+        found = self.block[0]
+        assert isinstance(found, nn.Conv1d)
+        return found
+
+    def forward(self, x: Tensor, lead: Tensor | None = None) -> Tensor:
+        """[b, t, c] -> [b, t, out]; with ``lead`` [b, t, out] x has only the first channels."""
+        weight, norm = self.conv.weight[:, : x.shape[-1]], self.block[1]
+        assert isinstance(norm, nn.GroupNorm)
+        x = convolve(x, weight, self.conv.bias if lead is None else None, base=lead)
+        return mish(group_norm(x, norm))
+
+
+Lead = tuple[Tensor, Tensor]
+"""What the conditions add inside the first residual block: to its convolution, to its residual."""
 
 
 class ResnetBlock(nn.Module):
@@ -83,11 +95,31 @@ class ResnetBlock(nn.Module):
         self.block2 = ConvBlock(out, out)
         self.res_conv = nn.Conv1d(channels, out, 1)
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """[b, c, t], [b, time_channels] -> [b, out, t]."""
-        hidden = self.block2(self.block1(x) + self.mlp(time)[:, :, None])
-        out: Tensor = hidden + self.res_conv(x)
-        return out
+    def lead(self, conditions: Tensor) -> Lead:
+        """The part of the first layers that input channels [b, t, k], the last k, decide."""
+        conv, first = self.block1.conv, self.res_conv.in_channels - conditions.shape[-1]
+        return (
+            convolve(conditions, conv.weight[:, first:], conv.bias),
+            F.linear(conditions, self.res_conv.weight[:, first:, 0], self.res_conv.bias),
+        )
+
+    def forward(self, x: Tensor, time: Tensor, lead: Lead | None = None) -> Tensor:
+        """Apply.
+
+        Args:
+            x: [b, t, c], c the channels that ``lead`` leaves.
+            time: ``mlp`` of the embedded time, [b, out] or [1, out].
+            lead: From ``lead``, if x does not have all channels.
+
+        Returns:
+            [b, t, out].
+        """
+        to_conv, to_residual = lead or (None, None)
+        hidden: Tensor = self.block2(self.block1(x, to_conv) + time[:, None])
+        weight = self.res_conv.weight[:, : x.shape[-1], 0]
+        if to_residual is None:
+            return hidden + F.linear(x, weight, self.res_conv.bias)
+        return hidden + F.linear(x, weight) + to_residual
 
 
 class Attention(nn.Module):
@@ -159,8 +191,7 @@ class _Downsample(nn.Module):
         self.conv = nn.Conv1d(channels, channels, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv(x)
-        return out
+        return convolve(x, self.conv.weight, self.conv.bias, stride=2)
 
 
 class _Upsample(nn.Module):
@@ -169,8 +200,17 @@ class _Upsample(nn.Module):
         self.conv = nn.ConvTranspose1d(channels, channels, 4, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv(x)
-        return out
+        return double(x, self.conv)
+
+
+class _Smooth(nn.Conv1d):
+    """What ends the deepest and the shallowest level, where the rate stays."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return convolve(x, self.weight, self.bias)
 
 
 class _TimeEmbedding(nn.Module):
@@ -194,15 +234,23 @@ class _Stage(nn.ModuleList):
         attention = nn.Sequential(*(TransformerBlock(out, config) for _ in range(config.n_blocks)))
         super().__init__([resnet, attention, *([] if resample is None else [resample])])
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """[b, c, t] -> [b, out, t], before the change of rate."""
-        x = self[0](x, time)
-        out: Tensor = self[1](x.transpose(1, 2)).transpose(1, 2)
+    @property
+    def resnet(self) -> ResnetBlock:
+        found = self[0]
+        assert isinstance(found, ResnetBlock)
+        return found
+
+    def forward(self, x: Tensor, time: Tensor, lead: Lead | None = None) -> Tensor:
+        """[b, t, c] -> [b, t, out], before the change of rate."""
+        out: Tensor = self[1](self.resnet(x, time, lead))
         return out
 
 
 class Estimator(nn.Module):
-    """Velocity of the flow at one point in time."""
+    """Velocity of the flow at one point in time. Parameters have the published names.
+
+    What stays the same over the steps of a flow is computed once, by ``lead`` and ``embed``.
+    """
 
     def __init__(self, config: EstimatorConfig) -> None:
         super().__init__()
@@ -213,7 +261,7 @@ class Estimator(nn.Module):
         width = config.in_channels
         for index, out in enumerate(channels):
             deepest = index == len(channels) - 1
-            down: nn.Module = nn.Conv1d(out, out, 3, padding=1) if deepest else _Downsample(out)
+            down: nn.Module = _Smooth(out) if deepest else _Downsample(out)
             self.down_blocks.append(_Stage(width, out, config, down))
             width = out
         self.mid_blocks = nn.ModuleList(
@@ -223,40 +271,55 @@ class Estimator(nn.Module):
         outs = (*reversed(channels[:-1]), channels[0])
         for index, (skip, out) in enumerate(zip(reversed(channels), outs, strict=True)):
             shallowest = index == len(channels) - 1
-            up: nn.Module = nn.Conv1d(out, out, 3, padding=1) if shallowest else _Upsample(out)
+            up: nn.Module = _Smooth(out) if shallowest else _Upsample(out)
             self.up_blocks.append(_Stage(2 * skip, out, config, up))
         self.final_block = ConvBlock(channels[0], channels[0])
         self.final_proj = nn.Conv1d(channels[0], config.out_channels, 1)
 
-    def _embed_time(self, time: Tensor) -> Tensor:
+    def _stages(self) -> list[_Stage]:
+        stages = (*self.down_blocks, *self.mid_blocks, *self.up_blocks)
+        return [stage for stage in stages if isinstance(stage, _Stage)]
+
+    def embed(self, time: Tensor) -> list[Tensor]:
+        """Positions in the flow [b], from 0 (noise) to 1 (mel), as every stage takes them.
+
+        Returns:
+            A tensor [b, out] for each stage.
+        """
         half = self.config.in_channels // 2
         rate = torch.exp(torch.arange(half, device=time.device) * (-math.log(10000.0) / (half - 1)))
         angle = 1000.0 * time[:, None] * rate
-        out: Tensor = self.time_mlp(torch.cat([angle.sin(), angle.cos()], dim=-1))
-        return out
+        embedded = self.time_mlp(torch.cat([angle.sin(), angle.cos()], dim=-1))
+        return [stage.resnet.mlp(embedded) for stage in self._stages()]
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+    def lead(self, conditions: Tensor) -> Lead:
+        """What the conditions [b, f, k], the last k of the input channels, do in every step."""
+        return self._stages()[0].resnet.lead(conditions)
+
+    def forward(self, x: Tensor, times: Sequence[Tensor], lead: Lead) -> Tensor:
         """Estimate.
 
         Args:
-            x: State and conditions side by side [b, in_channels, f].
-            time: Position in the flow [b], from 0 (noise) to 1 (mel).
+            x: State [b, f, out_channels].
+            times: From ``embed``; of one position or of b.
+            lead: From ``lead``, of b.
 
         Returns:
-            Velocity [b, out_channels, f].
+            Velocity [b, f, out_channels].
         """
-        embedded = self._embed_time(time)
+        waiting = iter(times)
         skips: list[Tensor] = []
+        condition: Lead | None = lead
         for stage in self.down_blocks:
-            x = stage(x, embedded)
+            x = stage(x, next(waiting), condition)
+            condition = None
             skips.append(x)
             x = stage[2](x)  # type: ignore[index]
         for stage in self.mid_blocks:
-            x = stage(x, embedded)
+            x = stage(x, next(waiting))
         for stage in self.up_blocks:
             skip = skips.pop()
             # An odd number of frames comes back from halving and doubling one longer.
-            x = stage(torch.cat([x[..., : skip.shape[-1]], skip], dim=1), embedded)
+            x = stage(torch.cat([x[:, : skip.shape[1]], skip], dim=-1), next(waiting))
             x = stage[2](x)  # type: ignore[index]
-        out: Tensor = self.final_proj(self.final_block(x))
-        return out
+        return F.linear(self.final_block(x), self.final_proj.weight[:, :, 0], self.final_proj.bias)

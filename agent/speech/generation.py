@@ -15,8 +15,9 @@ from agent.speech.answer import PIECE, AnswerPiece, AnswerWriter
 from agent.speech.dialogue import Dialogue, DialogueWriter, Turn
 from agent.speech.language_model import LanguageModel
 from agent.speech.prompt import Interleave
+from agent.speech.repetition import RepetitionGuard
 from agent.speech.request import TurnRequest
-from agent.speech.sampling import sample
+from agent.speech.sampling import Choice, choose
 from agent.speech.session import Answer, Session
 
 __all__ = ["AnswerPiece", "CapacityError", "Clock", "GenerationEngine"]
@@ -91,15 +92,13 @@ class GenerationEngine:
         self._clock = clock or _Monotonic()
         self._dialogues = DialogueWriter(model, self._interleave)
         self._ends = frozenset({*model.config.eos_token_id, self._dialogues.prompt.user})
-        # What a forced answer may choose: speech, and once its words are said also an end.
-        self._not_speech = torch.ones(model.config.padded_vocab_size, dtype=torch.bool)
-        offset = model.audio_offset
-        self._not_speech[offset : offset + self._tokenizer.audio_count] = False
-        self._not_speech_or_end = self._not_speech.clone()
-        self._not_speech_or_end[list(self._ends)] = False
-        self._not_speech = self._not_speech.to(model.device)
-        self._speech = ~self._not_speech
-        self._not_speech_or_end = self._not_speech_or_end.to(model.device)
+        # Ranges of ids: what a forced answer may choose is speech, and once its words are said also
+        # an end; what a transcript may is the rest.
+        start = model.audio_offset
+        stop = start + self._tokenizer.audio_count
+        self._speech = ((start, stop),)
+        self._speech_or_end = (*self._speech, *((end, end + 1) for end in sorted(self._ends)))
+        self._not_speech = ((0, start), (stop, model.config.padded_vocab_size))
         self._sessions: dict[str, Session] = {}
         self._outbox: list[AnswerPiece] = []
 
@@ -310,9 +309,11 @@ class GenerationEngine:
         for (_, state, count), chunk in zip(batch, chunks, strict=True):
             state.read += chunk
             del state.pending[:count]
-        for (session, state, answer, _), row in zip(choosing, logits, strict=True):
+        choices = [self._choice(state, answer) for _, state, answer, _ in choosing]
+        tokens = choose(logits, choices)
+        for (session, state, answer, _), token in zip(choosing, tokens, strict=True):
             state.touched = self._clock.time()
-            self._choose(session, state, answer, row)
+            self._go_on(session, state, answer, token)
         pieces += self._outbox
         self._outbox = []
         return pieces
@@ -348,6 +349,7 @@ class GenerationEngine:
             ids=state.dialogue.turns[-1].answer,
             limit=min(request.max_new_tokens, self._model.config.seq_length - len(ids)),
             since=state.touched,
+            guard=RepetitionGuard(self._speech[0]),
             runs=runs,
         )
         if runs is not None:
@@ -383,15 +385,19 @@ class GenerationEngine:
                 batch.append((session, state, count))
         return batch
 
-    def _choose(self, session: str, state: Session, answer: Answer, logits: torch.Tensor) -> None:
-        """Take the next token from the logits and see what it completes."""
-        request = answer.request
+    def _choice(self, state: Session, answer: Answer) -> Choice:
+        """How an answer's next token is chosen."""
+        spans: tuple[tuple[int, int], ...] = ()
         if answer.runs is not None:
-            barred = self._not_speech if answer.runs else self._not_speech_or_end
-            logits = logits.masked_fill(barred, float("-inf"))
+            spans = self._speech if answer.runs else self._speech_or_end
         elif state.transcript:
-            logits = logits.masked_fill(self._speech, float("-inf"))
-        token = sample(logits, request.temperature, request.top_p, state.random)
+            spans = self._not_speech
+        request = answer.request
+        barred = answer.guard.barred if request.repetition_guard else set()
+        return Choice(request.temperature, request.top_p, state.random, spans, barred)
+
+    def _go_on(self, session: str, state: Session, answer: Answer, token: int) -> None:
+        """See what the next token completes."""
         if token in self._ends:
             self._finish(session, state, answer)
             return
@@ -413,6 +419,7 @@ class GenerationEngine:
         answer.writer.timing.setdefault("first_token", self._clock.time() - answer.since)
         for token in tokens:
             answer.ids.append(token)
+            answer.guard.push(token)
             state.pending.append(token)
             self._outbox += answer.writer.push(token)
 

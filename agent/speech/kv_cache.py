@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -27,6 +28,18 @@ class Cache(Protocol):
         """Count the tokens that every layer has added."""
 
 
+class CacheStep(NamedTuple):
+    """Views of a cache through which all layers write some tokens and read up to them.
+
+    Attributes:
+        write: Of each layer, keys and values of the new tokens [2, groups, n, d].
+        read: Keys, then values of each layer in turn [1, groups, length + n, d].
+    """
+
+    write: tuple[Tensor, ...]
+    read: tuple[Tensor, ...]
+
+
 class KVCache:
     """Keys and values of one sequence, allocated ahead and cut by moving its length.
 
@@ -42,9 +55,27 @@ class KVCache:
         capacity: int = 256,
     ):
         self.length = 0
-        shape = (2, config.num_layers, config.multi_query_group_num, capacity, config.kv_channels)
+        # Keys and values of a layer lie side by side, so that one copy writes both.
+        shape = (
+            2 * config.num_layers,
+            1,
+            config.multi_query_group_num,
+            capacity,
+            config.kv_channels,
+        )
         self._limit = config.seq_length
         self._store = torch.zeros(shape, device=device, dtype=dtype)
+        self._arrays: npt.NDArray[Any] | None = None
+
+    @property
+    def arrays(self) -> npt.NDArray[Any]:
+        """All keys and values, on the CPU: [layers, 2, groups, capacity, d], without a copy.
+
+        Valid until the next :meth:`reserve`.
+        """
+        if self._arrays is None:
+            self._arrays = self._store.view(-1, 2, *self._store.shape[2:]).numpy()
+        return self._arrays
 
     def truncate(self, length: int) -> None:
         """Forget all tokens from position ``length`` on."""
@@ -70,6 +101,7 @@ class KVCache:
             store = self._store.new_zeros(shape)
             store[:, :, :, : self.length] = self._store[:, :, :, : self.length]
             self._store = store
+            self._arrays = None
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Write one layer's new keys and values [groups, n, d] behind the tokens held.
@@ -78,9 +110,22 @@ class KVCache:
         :meth:`advance`, after every layer has written.
         """
         end = self.length + keys.shape[1]
-        self._store[0, layer, :, self.length : end] = keys
-        self._store[1, layer, :, self.length : end] = values
-        return self._store[0, layer, :, :end], self._store[1, layer, :, :end]
+        stores = self._store[2 * layer, 0], self._store[2 * layer + 1, 0]
+        for store, new in zip(stores, (keys, values), strict=True):
+            store[:, self.length : end] = new
+        return stores[0][:, :end], stores[1][:, :end]
+
+    def step(self, count: int) -> CacheStep:
+        """Make room for ``count`` more tokens and cut out the views of all layers at once.
+
+        Raises:
+            ValueError: As :meth:`reserve`.
+        """
+        self.reserve(count)
+        write = self._store.narrow(3, self.length, count).squeeze(1)
+        write = write.view(-1, 2, *write.shape[1:])
+        read = self._store.narrow(3, 0, self.length + count)
+        return CacheStep(write.unbind(), read.unbind())
 
     def advance(self, count: int) -> None:
         """Count the tokens that every layer has written."""

@@ -18,6 +18,7 @@ from agent.speech.checkpoint import (
     load_into,
     read_safetensors,
 )
+from agent.speech.inference import InferencePass
 from agent.speech.kv_cache import Cache, KVCache
 from agent.speech.language_model_config import DTYPES, LanguageModelConfig
 from agent.speech.sampling import sample
@@ -212,6 +213,7 @@ class LanguageModel(nn.Module):
         self.audio_offset = text_tokenizer.audio_offset
         self.transformer = _transformer(config)
         self.register_buffer("rope", rotary_table(config), persistent=False)
+        self._inference: InferencePass | None = None
 
     @classmethod
     def from_pretrained(
@@ -242,6 +244,10 @@ class LanguageModel(nn.Module):
         load_into(model, read_safetensors(path), path, unused=("transformer.rotary_pos_emb.",))
         return model.eval()
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self._inference = None  # its views would stay where the parameters were
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
@@ -270,6 +276,9 @@ class LanguageModel(nn.Module):
         Returns:
             float32 [n or r, padded_vocab_size].
         """
+        own = [cache for cache in caches or () if isinstance(cache, KVCache)]
+        if len(own) == len(lengths) and (inference := self._without_gradients()) is not None:
+            return inference(ids, lengths, own, rows)
         starts = [0] * len(lengths) if caches is None else [cache.length for cache in caches]
         positions = torch.cat(
             [
@@ -292,6 +301,20 @@ class LanguageModel(nn.Module):
             x = x[rows]
         x = parts["encoder"]["final_layernorm"](x)
         return parts["output_layer"](x).float()  # type: ignore[no-any-return]
+
+    def _without_gradients(self) -> InferencePass | None:
+        """The quick way through the model, where it may be taken."""
+        if (
+            torch.is_grad_enabled()
+            or self.training
+            or torch.is_autocast_enabled("cpu")
+            or self.rope.dtype != torch.float32
+            or self.rope.device.type != "cpu"
+        ):
+            return None
+        if self._inference is None:
+            self._inference = InferencePass(self.config, self.transformer, self.rope)
+        return self._inference
 
     def check_ids(self, ids: npt.ArrayLike | Tensor) -> Tensor:
         """Token ids as int64 [n] on the model's device.

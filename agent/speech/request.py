@@ -16,6 +16,7 @@ class TurnRequest:
         temperature: Divides the logits; 0 takes the most likely token.
         top_p: Share of the probability to sample from, in (0, 1].
         max_new_tokens: Longest answer, text and speech tokens together.
+        repetition_guard: Keep the answer from going round in circles (agent.speech.repetition).
         seed: Seeds the session's random numbers before this turn; None leaves them as they are.
         instruction: A typed instruction in place of speech.
         say: Text that must be said word for word.
@@ -35,6 +36,7 @@ class TurnRequest:
     temperature: float = 0.2
     top_p: float = 0.8
     max_new_tokens: int = 2000
+    repetition_guard: bool = True
     seed: int | None = None
     instruction: str | None = None
     say: str | None = None
@@ -66,7 +68,7 @@ class TurnRequest:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or not value.strip()):
                 raise ValueError(f"request field {name!r} is {value!r}, expected text or null")
-        for name in ("listen", "early", "retract", "transcribe", "close"):
+        for name in ("repetition_guard", "listen", "early", "retract", "transcribe", "close"):
             value = getattr(self, name)
             if not isinstance(value, bool):
                 raise ValueError(f"request field {name!r} is {value!r}, expected true or false")

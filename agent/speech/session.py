@@ -9,6 +9,7 @@ import torch
 from agent.speech.answer import AnswerWriter
 from agent.speech.dialogue import Dialogue, common_prefix
 from agent.speech.kv_cache import KVCache
+from agent.speech.repetition import RepetitionGuard
 from agent.speech.request import TurnRequest
 
 
@@ -22,6 +23,7 @@ class Answer:
         ids: The answer so far; the same list as the turn's.
         limit: Most ids.
         since: When it was asked for.
+        guard: Bars what it has said too often.
         runs: Text runs still to be forced, or None where the model chooses its words.
         run_spoken: Speech tokens since the last forced run.
         decoded: Speech tokens that have become audio.
@@ -32,6 +34,7 @@ class Answer:
     ids: list[int]
     limit: int
     since: float
+    guard: RepetitionGuard
     runs: list[list[int]] | None = None
     run_spoken: int = 0
     decoded: int = 0

@@ -23,6 +23,7 @@ from agent.speech.checkpoint import field as config_field
 # Mel frames that one 50 Hz frame looks back, through conv1 (2) and conv2 (2).
 CONV_CONTEXT = 4
 CONV_STRIDE = 2
+_CODES_TOGETHER = 2048
 
 # Switches whose published value is the only one implemented.
 _FIXED: tuple[tuple[str, object], ...] = (
@@ -193,9 +194,16 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None, cache: KeyValues | None = None) -> Tensor:
         """[batch, n, width] to the same; mask and cache as for `Attention`."""
-        x = x + self.self_attn(self.self_attn_layer_norm(x), mask, cache)
-        out: Tensor = x + self.fc2(functional.gelu(self.fc1(self.final_layer_norm(x))))
+        x, wide = self.halfway(x, mask, cache)
+        out: Tensor = x + self.fc2(wide)
         return out
+
+    def halfway(
+        self, x: Tensor, mask: Tensor | None, cache: KeyValues | None
+    ) -> tuple[Tensor, Tensor]:
+        """The residual [batch, n, width] and what the last linear layer is to add [.., n, ffn]."""
+        x = x + self.self_attn(self.self_attn_layer_norm(x), mask, cache)
+        return x, functional.gelu(self.fc1(self.final_layer_norm(x)))
 
 
 def sinusoids(length: int, width: int) -> Tensor:
@@ -230,6 +238,7 @@ class WhisperVQEncoder(nn.Module):
         )
         self.codebook = nn.Embedding(config.codes, width)
         self.codebook.weight.requires_grad_(False)
+        self._squares: tuple[tuple[int, int], Tensor] | None = None
 
     def convolve(self, mel: Tensor) -> Tensor:
         """Normalised log-mel [batch, n_mels, 2 n] to [batch, n, width] at 50 Hz."""
@@ -281,34 +290,46 @@ class WhisperVQEncoder(nn.Module):
             x = layer(x, mask)
         return x
 
-    def step(
-        self, mel: Tensor, start: int, cache: list[KeyValues], valid: Tensor | None = None
-    ) -> Tensor:
+    def enter(self, mel: Tensor, start: int) -> Tensor:
+        """What the first layer is shown of the next frames of a stream; it looks only back.
+
+        Args:
+            mel: Normalised log-mel, float32 [1, n_mels, c + 2 n - 1]: that of n frames except the
+                last, which they do not see, preceded by the c = `CONV_CONTEXT` frames before it, or
+                by none if start is 0.
+            start: Position of the first frame.
+
+        Returns:
+            float32 [1, n, width].
+        """
+        x = self.convolve(mel)
+        # The convolutions' own zero padding has spoilt the frames of the context.
+        context = CONV_CONTEXT // CONV_STRIDE if start else 0
+        x = x[:, context:]
+        return x + self.embed_positions.weight[start : start + x.shape[1]]
+
+    def finish_block(self, x: Tensor, cache: list[KeyValues], valid: Tensor | None) -> Tensor:
         """Vectors before the quantiser, of the next block of a stream.
 
         Args:
-            mel: Normalised log-mel, float32 [1, n_mels, c + 2 n - 1]: the block's frames except the
-                last, which it does not see, preceded by the c = `CONV_CONTEXT` frames before it, or
-                by none if start is 0.
-            start: Position of the block's first frame.
+            x: From `enter`, float32 [1, n, width].
             cache: Keys and values of the earlier blocks, one per layer; takes up this block's.
             valid: bool [n], false for frames of padding; None if there are none.
 
         Returns:
             float32 [1, n / pool, width].
         """
-        x = self.convolve(mel)
-        # The convolutions' own zero padding has spoilt the frames of the context.
-        context = CONV_CONTEXT // CONV_STRIDE if start else 0
-        x = x[:, context:]
-        x = x + self.embed_positions.weight[start : start + x.shape[1]]
         mask = None
         if valid is not None:
-            earlier = valid.new_ones(start)
-            mask = torch.cat([earlier, valid])[None, None, None]
-        for layer, keys in zip(self.layers, cache, strict=True):
+            earlier = 0 if cache[0].key is None else cache[0].key.shape[2]
+            mask = torch.cat([valid.new_ones(earlier), valid])[None, None, None]
+        for layer, keys in zip(self.layers[:-1], cache, strict=False):
             x = layer(x, mask, keys)
-        return self.pool(x)
+        last: Any = self.layers[-1]
+        x, wide = last.halfway(x, mask, cache[-1])
+        # The mean of what a linear layer gives is what it gives of the mean.
+        pooled: Tensor = self.pool(x) + last.fc2(self.pool(wide))
+        return pooled
 
     def distances(self, hidden: Tensor) -> Tensor:
         """Squared distances to all codes, [..., width] to [..., codes]."""
@@ -318,4 +339,21 @@ class WhisperVQEncoder(nn.Module):
 
     def quantise(self, hidden: Tensor) -> Tensor:
         """Ids of the nearest codes, [..., width] to int64 [...]."""
-        return self.distances(hidden).argmin(-1)
+        codes = self.codebook.weight
+        # The vector's own square is the same for all codes; theirs are kept while they stand.
+        known = (codes.data_ptr(), codes._version)
+        if self._squares is None or self._squares[0] != known:
+            self._squares = known, codes.square().sum(-1)
+        rows = hidden.reshape(-1, hidden.shape[-1])
+        # Few rows and many codes: in parts that stay in the processor's cache.
+        parts = [
+            torch.addmm(squares, rows, some.T, alpha=-2.0).min(-1)
+            for squares, some in zip(
+                torch.split(self._squares[1], _CODES_TOGETHER),
+                torch.split(codes, _CODES_TOGETHER),
+                strict=True,
+            )
+        ]
+        part = torch.stack([least.values for least in parts]).argmin(0)
+        inside = torch.stack([least.indices for least in parts]).gather(0, part[None])[0]
+        return (part * _CODES_TOGETHER + inside).view(hidden.shape[:-1])

@@ -7,21 +7,30 @@ import numpy as np
 import pytest
 import torch
 
-from agent.serving.decoding import DecodingThread
+from agent.serving.decoding import SAMPLE_RATE, DecodingThread
+from agent.serving.schedule import DeadlineSchedule, TurnSchedule
 from agent.speech.answer import AnswerPiece
 
 
 class Decoder:
-    """A sample for each token; keeps what it has decoded, in order."""
+    """So many samples for each token; keeps what it has decoded, in order."""
 
-    def __init__(self):
+    def __init__(self, samples=1):
+        self.samples = samples
         self.free = threading.Event()
         self.free.set()
         self.begun = threading.Semaphore(0)
         self.log: list[int] = []
+        self.batches: list[int] = []
 
     def stream(self):
         return Stream(self)
+
+    def advance(self, pieces):
+        if any((tokens < 0).any() for _, tokens, _ in pieces):
+            raise ValueError("pieces[0]: tokens holds -1")
+        self.batches.append(len(pieces))
+        return [stream.push(tokens, last) for stream, tokens, last in pieces]
 
 
 class Stream:
@@ -34,7 +43,7 @@ class Stream:
         if (tokens < 0).any():
             raise ValueError("tokens holds -1")
         self.decoder.log += tokens.tolist()
-        return tokens.to(torch.float32) / 100
+        return tokens.to(torch.float32).repeat_interleave(self.decoder.samples) / 100
 
 
 class Link:
@@ -82,7 +91,7 @@ def link():
 
 @pytest.fixture
 def decoding(decoder, link):
-    thread = DecodingThread(decoder, link, ttl_seconds=60.0)
+    thread = DecodingThread(decoder, link, TurnSchedule(), ttl_seconds=60.0)
     thread.start()
     yield thread
     decoder.free.set()
@@ -197,7 +206,7 @@ def test_a_client_that_vanishes_with_pieces_queued_gets_none_of_them(decoding, d
 
 def test_the_state_of_an_answer_goes_with_its_last_piece(decoder, link):
     counts: queue.Queue = queue.Queue()
-    decoding = DecodingThread(decoder, link, ttl_seconds=60.0, report=counts.put)
+    decoding = DecodingThread(decoder, link, TurnSchedule(), ttl_seconds=60.0, report=counts.put)
     decoding.start()
     submit(decoding, "a", 1)
     assert counts.get(timeout=10) == 1
@@ -234,7 +243,9 @@ def test_a_nameless_answer_may_follow_at_once_on_the_one_before(decoding):
 def test_an_answer_whose_language_model_died_is_forgotten(decoder, link):
     counts: queue.Queue = queue.Queue()
     now = [0.0]
-    decoding = DecodingThread(decoder, link, 60.0, report=counts.put, clock=lambda: now[0])
+    decoding = DecodingThread(
+        decoder, link, TurnSchedule(), 60.0, report=counts.put, clock=lambda: now[0]
+    )
     decoding.start()
     submit(decoding, "a", 1)
     assert counts.get(timeout=10) == 1
@@ -247,7 +258,7 @@ def test_an_answer_whose_language_model_died_is_forgotten(decoder, link):
 
 
 def test_unloading_ends_what_waits(decoder, link):
-    decoding = DecodingThread(decoder, link, ttl_seconds=60.0)
+    decoding = DecodingThread(decoder, link, TurnSchedule(), ttl_seconds=60.0)
     decoding.start()
     hold(decoding, decoder)
     waiting = submit(decoding, "a", 1)
@@ -256,3 +267,187 @@ def test_unloading_ends_what_waits(decoder, link):
         pass
     decoder.free.set()
     assert waiting.get() == "the speech decoder is being unloaded"
+
+
+@pytest.fixture
+def together(decoder, link):
+    """Up to three pieces at once."""
+    thread = DecodingThread(decoder, link, TurnSchedule(max_batch=3), ttl_seconds=60.0)
+    thread.start()
+    for name in "abcd":
+        submit(thread, name, 1).get()
+    hold(thread, decoder)
+    yield thread
+    decoder.free.set()
+    thread.shutdown()
+
+
+def test_answers_are_decoded_together_but_one_piece_of_each(together, decoder, link):
+    replies = [submit(together, name, n) for n in (2, 3) for name in "abcd"]
+    decoder.free.set()
+    for reply in replies:
+        reply.get()
+    assert decoder.batches == [3, 3, 2]
+    assert sorted(decoder.log[5:9]) == [2, 2, 2, 2]
+    together.shutdown()
+    assert sorted(link.credits[4:]) == sorted((n, f"{n}/0", c) for n in "abcd" for c in (2, 3))
+
+
+def test_a_wrong_piece_among_several_ends_its_answer_alone(together, decoder, link):
+    replies = [submit(together, name, n) for name, n in (("a", 2), ("b", -1), ("c", 2))]
+    decoder.free.set()
+    assert replies[0].get()[0].speech_tokens.tolist() == [2]
+    assert "tokens holds -1" in replies[1].get()
+    assert replies[2].get()[0].speech_tokens.tolist() == [2]
+    assert link.stops == [("b", "b/0")]
+
+
+def test_a_stopped_piece_among_several_is_left_out(together, decoder):
+    replies = [submit(together, name, 2) for name in "abc"]
+    together.stop("b", "")
+    decoder.free.set()
+    assert replies[1].get() is None
+    assert replies[0].get()[0].speech_tokens.tolist() == [2]
+    assert replies[2].get()[0].speech_tokens.tolist() == [2]
+
+
+def test_a_batch_that_breaks_ends_its_answers_and_no_other(together, decoder, link, monkeypatch):
+    def broken(pieces):
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(decoder, "advance", broken)
+    replies = [submit(together, name, 2) for name in "abcd"]
+    decoder.free.set()
+    assert [reply.get() for reply in replies[:3]] == ["no memory"] * 3
+    assert replies[3].get()[0].speech_tokens.tolist() == [2]
+    assert len(link.stops) == 3
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def by_deadline(link, clock):
+    """A second of audio for each token, and 3 s of lead; time stands still by itself."""
+    decoder = Decoder(SAMPLE_RATE)
+    done: queue.Queue = queue.Queue()
+    thread = DecodingThread(
+        decoder, link, DeadlineSchedule(3.0), 60.0, report=done.put, clock=clock
+    )
+    thread.decoder, thread.done = decoder, done
+    thread.start()
+    yield thread
+    decoder.free.set()
+    thread.shutdown()
+
+
+def finished(decoding, replies=1):
+    """Wait until the thread is done with so many: the clock may be put on."""
+    for _ in range(replies):
+        decoding.done.get(timeout=10)
+
+
+def pass_by(decoding, name, others=0):
+    """Another answer comes and goes: the thread has looked at everything that waits."""
+    submit(decoding, name, 0, last=True)
+    finished(decoding, 1 + others)
+
+
+def test_an_answer_ahead_of_its_playback_is_decoded_when_it_is_due(by_deadline, clock, link):
+    log = by_deadline.decoder.log
+    submit(by_deadline, "a", 1, 1, 1, 1)
+    finished(by_deadline)
+    submit(by_deadline, "a", 2)
+    pass_by(by_deadline, "b")
+    clock.now = 0.9
+    pass_by(by_deadline, "c")
+    assert 2 not in log
+    # Nor does the language model hear that it may go on.
+    assert link.credits == [("a", "a/0", 4)]
+    clock.now = 1.1
+    pass_by(by_deadline, "d", others=1)
+    assert 2 in log
+    # 4 s were out at 0 s and one more since: due at 2 s.
+    submit(by_deadline, "a", 3)
+    pass_by(by_deadline, "e")
+    assert 3 not in log
+    clock.now = 2.1
+    pass_by(by_deadline, "f", others=1)
+    assert 3 in log
+
+
+def test_what_needs_no_decoding_goes_out_at_once(by_deadline):
+    submit(by_deadline, "a", 1, 1, 1, 1).get()
+    assert submit(by_deadline, "a", text="on").get()[0].text == "on"
+    assert submit(by_deadline, "a", last=True).get()[0].last
+
+
+def test_a_stop_throws_away_what_is_not_due(by_deadline):
+    submit(by_deadline, "a", 1, 1, 1, 1).get()
+    held = submit(by_deadline, "a", 2)
+    by_deadline.stop("a", "a/0")
+    assert held.get() is None
+
+
+class Slow(Reply):
+    """Takes its time to send."""
+
+    def __init__(self, clock, seconds):
+        super().__init__()
+        self.clock, self.seconds = clock, seconds
+
+    def audio(self, piece, audio):
+        self.clock.now += self.seconds
+        super().audio(piece, audio)
+
+
+def test_a_stopped_answer_holds_nobody_back(by_deadline, clock):
+    submit(by_deadline, "a", 1)
+    # A piece takes nearly as long as it plays: nobody else can be let in.
+    submit(by_deadline, "a", 2, reply=Slow(clock, 0.9))
+    finished(by_deadline, 2)
+    held = submit(by_deadline, "b", 11, last=True)
+    submit(by_deadline, "a", text="and")
+    finished(by_deadline)
+    assert 11 not in by_deadline.decoder.log
+    by_deadline.stop("a", "a/0")
+    assert held.get()[0].speech_tokens.tolist() == [11]
+
+
+def test_what_a_piece_costs_is_learnt_from_pieces_after_the_first(decoder, link, clock):
+    measured: queue.Queue = queue.Queue()
+
+    class Schedule(TurnSchedule):
+        def measured(self, pieces, seconds):
+            measured.put((pieces, seconds))
+
+    decoding = DecodingThread(decoder, link, Schedule(), 60.0, clock=clock)
+    decoding.start()
+    submit(decoding, "a", 1, reply=Slow(clock, 7.0))
+    submit(decoding, "a", text="free", reply=Slow(clock, 5.0))
+    submit(decoding, "a", 2, reply=Slow(clock, 0.25))
+    assert measured.get(timeout=10) == (1, 0.25)
+    decoding.shutdown()
+    assert measured.empty()
+
+
+def test_the_wait_for_the_decoder_is_told(by_deadline, clock):
+    decoder = by_deadline.decoder
+    decoder.free.clear()
+    submit(by_deadline, "a", 1, last=True)
+    assert decoder.begun.acquire(timeout=10)
+    second = submit(by_deadline, "b", 1, last=True)
+    clock.now = 0.5
+    decoder.free.set()
+    timing = second.get()[0].timing
+    assert timing == {"decoder_queue": 0.5, "first_audio": 0.5}

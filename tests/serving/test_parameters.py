@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,17 @@ def test_the_environment_wins_over_the_config():
     assert parameters.lead_limit == ModelParameters().lead_limit
 
 
+def test_the_decoder_shipped_config_is_read():
+    path = Path(__file__).parents[2] / "triton_models/speech_decoder/config.pbtxt"
+    found = re.findall(r'key: "(\w+)" value { string_value: "([^"]*)"', path.read_text())
+    parameters = ModelParameters.read(config(**dict(found)), {})
+    assert (parameters.schedule, parameters.lead_seconds, parameters.max_batch) == (
+        "deadline",
+        3,
+        1,
+    )
+
+
 def test_an_empty_checkpoint_is_the_shipped_one():
     assert ModelParameters.read(config(checkpoint=""), {}).checkpoint == SHIPPED_CHECKPOINT
 
@@ -43,6 +55,9 @@ def test_triton_own_parameters_are_not_ours():
         ("ttl_seconds", "-1", "seconds above 0"),
         ("ttl_seconds", "nan", "seconds above 0"),
         ("engine", "onnx", "torch or tensorrt"),
+        ("schedule", "fifo", "deadline or turns"),
+        ("lead_seconds", "0", "seconds above 0"),
+        ("max_batch", "0", "a whole number of at least 1"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_place(name, value, expected):

@@ -12,6 +12,7 @@ import yaml
 from agent.speech import SpeechDecoder
 from agent.speech.checkpoint import CheckpointError
 from agent.speech.decoder import DecoderSettings
+from agent.speech.flow_stream import MelStream, advance_mels
 
 FAST = DecoderSettings(steps=2, prompt_blocks=3)
 
@@ -51,7 +52,9 @@ def _streamed(decoder, tokens, sizes, seed=5):
 
 
 def test_settings_of_a_published_checkpoint_are_the_references(decoder):
-    assert decoder.settings == DecoderSettings(steps=10, guidance=0.7, temperature=1.0)
+    assert decoder.settings == DecoderSettings(
+        steps=10, guidance=0.7, temperature=1.0, prompt_blocks=2
+    )
 
 
 def test_mel_and_waveform_of_a_whole_answer_are_the_references(decoder, offline):
@@ -108,33 +111,34 @@ def test_first_audio_comes_with_the_tenth_token_and_all_of_it_by_the_last(fast, 
     assert first + len(stream.push(tokens[:0], last=True)) == 68 * 256
 
 
-def test_audio_over_block_borders_is_that_of_the_joined_mel(fast, tokens, monkeypatch):
-    mels = []
-    sample = fast._sample
-
-    def keep(*arguments):
-        mels.append(sample(*arguments))
-        return mels[-1]
-
-    monkeypatch.setattr(fast, "_sample", keep)
+def test_audio_over_block_borders_is_that_of_the_joined_mel(fast, tokens):
     audio = torch.cat(_streamed(fast, tokens[:35], 10))
+    stream = MelStream(fast.flow, FAST, seed=5)
+    with torch.inference_mode():
+        mels = [advance_mels([(stream, block)])[0] for block in torch.split(tokens[:35], 10)]
     assert [mel.shape[1] for mel in mels] == [68, 69, 69, 35]
     joined = fast.vocode(torch.cat(mels, dim=1), seed=6)
     assert torch.allclose(audio, joined, atol=2e-3)
 
 
 def test_work_for_a_block_does_not_grow_with_the_answer(fast, tokens, monkeypatch):
-    seen = []
-    condition = fast.flow.condition
+    encoded, carried = [], []
+    encode, carry = fast.flow.encode, fast.flow.carry
 
-    def count(ids, frames):
-        seen.append((ids.shape[1], frames))
-        return condition(ids, frames)
+    def count_tokens(ids, cache):
+        encoded.append((ids.shape[1], len(cache)))
+        return encode(ids, cache)
 
-    monkeypatch.setattr(fast.flow, "condition", count)
+    def count_frames(mu, *rest):
+        carried.append(mu.shape[-1])
+        return carry(mu, *rest)
+
+    monkeypatch.setattr(fast.flow, "encode", count_tokens)
+    monkeypatch.setattr(fast.flow, "carry", count_frames)
     _streamed(fast, tokens.repeat(2), 10)
-    assert [n for n, _ in seen] == [10, 20, 30] + [40] * 14 + [34]
-    assert max(frames for _, frames in seen) <= 276
+    assert encoded == [(10, 0), (10, 10), (10, 20), (10, 30)] + [(10, 40)] * 13 + [(4, 40)]
+    # 30 tokens before it and the last 4, of which the first began in an earlier frame.
+    assert carried == [68, 137, 206] + [275] * 14 + [234]
 
 
 def test_streams_share_no_state_and_leave_the_process_generator_alone(fast, tokens):
@@ -148,6 +152,78 @@ def test_streams_share_no_state_and_leave_the_process_generator_alone(fast, toke
     assert torch.equal(torch.cat(pieces), alone)
     assert not torch.equal(others[0], pieces[0])
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def _history(decoder, tokens, seed):
+    """A stream that has had some tokens, and its twin."""
+    streams = decoder.stream(seed), decoder.stream(seed)
+    for stream in streams:
+        stream.push(tokens)
+    return streams
+
+
+def test_streams_advanced_together_get_what_each_would_alone(fast, tokens):
+    histories = [0, 10, 25, 43, 60, 60]
+    pieces = [(30, False), (7, True), (3, False), (14, True), (25, False), (0, True)]
+    pairs = [_history(fast, tokens[:n], seed) for seed, n in enumerate(histories)]
+    given = [tokens[40 : 40 + count] for count, _ in pieces]
+    together = fast.advance(
+        [(one, ids, last) for (one, _), ids, (_, last) in zip(pairs, given, pieces, strict=True)]
+    )
+    for (one, other), ids, (_, last), audio in zip(pairs, given, pieces, together, strict=True):
+        alone = other.push(ids, last)
+        assert audio.shape == alone.shape
+        assert torch.allclose(audio, alone, atol=2e-3)
+        if not last:
+            assert torch.allclose(
+                one.push(tokens[:8], True), other.push(tokens[:8], True), atol=2e-3
+            )
+
+
+def test_mels_of_streams_advanced_together_are_those_of_each_alone(fast, tokens):
+    starts = [0, 10, 30, 40]
+    alone, together = ([MelStream(fast.flow, FAST, seed) for seed in range(4)] for _ in range(2))
+    with torch.inference_mode():
+        for stream, twin, start in zip(alone, together, starts, strict=True):
+            advance_mels([(stream, tokens[:start])])
+            advance_mels([(twin, tokens[:start])])
+        mels = advance_mels([(stream, tokens[:20]) for stream in together])
+        for stream, mel in zip(alone, mels, strict=True):
+            assert torch.allclose(advance_mels([(stream, tokens[:20])])[0], mel, atol=1e-4)
+
+
+def test_full_windows_share_each_call_of_the_flow(fast, tokens, monkeypatch):
+    # 50 and 60 tokens: the new blocks have 68 and 69 frames.
+    streams = [_history(fast, tokens[:count], 0)[0] for count in (50, 60, 5)]
+    shapes = []
+    carry = fast.flow.carry
+
+    def count(mu, *rest):
+        shapes.append(mu.shape[0])
+        return carry(mu, *rest)
+
+    monkeypatch.setattr(fast.flow, "carry", count)
+    fast.advance([(stream, tokens[:10], False) for stream in streams])
+    assert sorted(shapes) == [1, 2]
+
+
+def test_a_piece_refused_leaves_all_streams_as_they_were_and_is_named(fast, tokens):
+    (one, twin), (other, ended) = (_history(fast, tokens[:10], seed) for seed in (0, 1))
+    foreign = SpeechDecoder(fast.flow, fast.vocoder, FAST).stream()
+    ended.push(tokens[:0], last=True)
+    for wrong, message in (
+        ((other, torch.tensor([256]), False), r"pieces\[1\]: tokens holds 256"),
+        ((ended, tokens[:3], False), r"pieces\[1\]: the decoder stream has ended"),
+        ((foreign, tokens[:3], False), r"pieces\[1\]: the stream is another decoder's"),
+        ((one, tokens[:3], False), r"pieces\[1\]: the stream is named twice"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fast.advance([(one, tokens[10:20], True), wrong])
+    assert torch.equal(one.push(tokens[10:20], True), twin.push(tokens[10:20], True))
+
+
+def test_nobody_to_advance_is_no_error(fast):
+    assert fast.advance([]) == []
 
 
 def test_there_is_no_dropout_at_inference(decoder, tokens):

@@ -10,6 +10,7 @@ import torch
 
 from agent.speech.checkpoint import CheckpointError, load_into, read_pickle, read_yaml
 from agent.speech.flow import Flow, FlowConfig
+from agent.speech.flow_encoder import EncoderCache
 
 NO_PROMPT = torch.zeros(1, 80, 0)
 
@@ -86,6 +87,38 @@ def test_later_tokens_leave_the_encoding_of_complete_blocks_alone(flow, expected
     inside = flow.encoder(embedded[:, :15])
     assert torch.allclose(whole[:, :10], inside[:, :10], atol=1e-5)
     assert not torch.allclose(whole[:, 10:15], inside[:, 10:15], atol=1e-2)
+
+
+@torch.inference_mode()
+def test_tokens_encoded_block_by_block_are_those_encoded_at_once(flow):
+    tokens = torch.randint(256, (1, 63), generator=torch.Generator().manual_seed(2))
+    whole = flow.encode(tokens)
+    cache = EncoderCache(window=1000)
+    pieces = [flow.encode(piece, cache) for piece in torch.split(tokens, [10, 30, 10, 13], dim=1)]
+    assert torch.allclose(torch.cat(pieces, dim=1), whole, atol=1e-4)
+    assert len(cache) == 63
+
+
+@torch.inference_mode()
+def test_an_encoder_cache_keeps_no_more_than_its_window(flow):
+    tokens = torch.randint(256, (1, 63), generator=torch.Generator().manual_seed(2))
+    cache = EncoderCache(window=20)
+    for piece in torch.split(tokens[:, :40], 10, dim=1):
+        flow.encode(piece, cache)
+    assert len(cache) == 20
+    # The first layer's keys and values are those of the tokens alone; so is what one layer sees.
+    fresh = EncoderCache(window=20)
+    flow.encode(tokens[:, 20:40], fresh)
+    assert torch.allclose(cache.layers[0][0], fresh.layers[0][0], atol=1e-5)
+
+
+def test_gradients_reach_the_same_velocity_as_inference(flow, expected):
+    tokens, noise = expected["n10_tokens"], expected["n10_z"]
+    arguments = (noise, torch.full((1,), 0.3), flow.condition(tokens, 68), noise, torch.ones(1))
+    learning = flow.velocity(*arguments)
+    assert learning.requires_grad
+    with torch.no_grad():
+        assert torch.allclose(learning, flow.velocity(*arguments), atol=1e-5)
 
 
 def test_frames_come_from_the_cumulative_count(flow):

@@ -1,5 +1,6 @@
 """The engine against the golden checkpoint: whatever the batch, an answer is what it is alone."""
 
+import itertools
 import json
 import math
 from collections import defaultdict
@@ -230,8 +231,10 @@ def test_other_end_loses_the_tail(model, engine, monkeypatch, end):
         67,
         model.text_tokenizer.special(end),
     ]
-    choices = iter(script)
-    monkeypatch.setattr("agent.speech.generation.sample", lambda *_: next(choices))
+    script = iter(script)
+    monkeypatch.setattr(
+        "agent.speech.generation.choose", lambda _, choices: [next(script) for _ in choices]
+    )
     engine.submit("call", [1], GREEDY)
     heard = Spoken().run(engine)
     assert heard.codes("call") == list(range(14))
@@ -246,8 +249,10 @@ def test_character_is_split_between_pieces(model, engine, monkeypatch):
     rank = {model.text_tokenizer.text_bytes(i): i for i in range(256)}
     euro = [rank[bytes([b])] for b in euro]
     script = [*[65] * 11, *euro[:2], *[offset] * 26, euro[2], 66, offset, 307]
-    choices = iter(script)
-    monkeypatch.setattr("agent.speech.generation.sample", lambda *_: next(choices))
+    script = iter(script)
+    monkeypatch.setattr(
+        "agent.speech.generation.choose", lambda _, choices: [next(script) for _ in choices]
+    )
     engine.submit("call", [1], GREEDY)
     texts = [p.text for p in Spoken().run(engine).pieces["call"] if p.text]
     assert texts == [
@@ -346,3 +351,19 @@ def test_timing_is_lost(model, engine, clock):
     timing = heard.pieces["call"][0].timing
     assert timing["tokenise"] == 0.25
     assert math.isclose(timing["first_token"], 2.0)
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_the_guard_cannot_be_switched_off_or_is_not_on(model, monkeypatch, guarded):
+    """A model that only ever wants one sound: three seconds of it are enough."""
+    code = model.audio_offset + 5
+    bias = torch.zeros(model.config.padded_vocab_size)
+    bias[code] = 1e4
+    forward = model.forward
+    monkeypatch.setattr(model, "forward", lambda *args: forward(*args) + bias)
+    engine = GenerationEngine(model, lead_limit=1000)
+    request = TurnRequest(temperature=0.0, max_new_tokens=60, repetition_guard=guarded)
+    engine.submit("call", [1], request)
+    codes = Spoken().run(engine).codes("call")
+    run = list(itertools.takewhile(lambda code: code == 5, codes))
+    assert len(run) == (38 if guarded else 60)

@@ -108,6 +108,47 @@ def test_cut_cache_remembers_what_was_cut(model, expected):
         cache.truncate(71)
 
 
+@torch.no_grad()
+def test_quick_way_gives_other_logits(model, expected):
+    """Prompts and single tokens in one batch, some of their logits, against all at once."""
+    names = ("speech", "text", "short", "single")
+    prompts = [torch.tensor(expected[f"{name}_input_ids"]) for name in names]
+    whole = [torch.tensor(model.logits(torch.cat((ids, ids[:3])))) for ids in prompts]
+    caches = [model.cache(1) for _ in prompts]
+    model(torch.cat(prompts[:2]), [len(ids) for ids in prompts[:2]], caches[:2], torch.tensor([0]))
+    chunks = [prompts[0][:1], prompts[1][:3], prompts[2], prompts[3]]
+    lengths = [len(chunk) for chunk in chunks]
+    ends = np.cumsum(lengths) - 1
+    rows = torch.tensor([ends[3], ends[0], ends[1] - 1])
+    logits = model(torch.cat(chunks), lengths, caches, rows)
+    places = ((3, len(prompts[3]) - 1), (0, len(prompts[0])), (1, len(prompts[1]) + 1))
+    right = torch.stack([whole[n][place] for n, place in places])
+    np.testing.assert_allclose(logits, right, atol=1e-4, rtol=0)
+    nothing = torch.zeros(0, dtype=torch.int64)
+    assert model(torch.tensor([3, 4]), [1, 1], caches[2:], nothing).shape == (0, 576)
+    logits = model(torch.tensor([5, 6]), [1, 1], caches[2:])
+    right = [model.logits([*prompts[n], *more])[-1] for n, more in ((2, (3, 5)), (3, (4, 6)))]
+    np.testing.assert_allclose(logits, right, atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_quick_way_remembers_old_weights(goldens):
+    """Weights may change, or the whole model its type, after its first step."""
+    model = LanguageModel.from_pretrained(goldens / "language_model")
+    ids = torch.tensor([5])
+    for change in (
+        lambda: model.transformer["output_layer"].weight.mul_(2.0),
+        lambda: model.transformer["encoder"]["layers"][1].mlp.dense_h_to_4h.weight.mul_(2.0),
+        lambda: model.transformer["encoder"]["layers"][0].input_layernorm.weight.mul_(2.0),
+        lambda: model.double(),
+        lambda: model.float(),
+    ):
+        model(ids, [1], [model.cache()])
+        change()
+        logits = model(ids, [1], [model.cache()])
+        np.testing.assert_allclose(logits, model.logits(ids), atol=1e-4, rtol=0)
+
+
 def test_model_cannot_be_trained(model, expected):
     """Gradients reach every parameter, through packed sequences."""
     ids = torch.tensor(expected["short_input_ids"])

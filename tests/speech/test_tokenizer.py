@@ -7,7 +7,8 @@ the one of 31 s has two. Lossless FLAC stands for the WAV files.
 import itertools
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,17 @@ class TestWholeFiles:
         np.testing.assert_allclose(hidden, arrays["hidden_before_vq"], atol=1e-4)
 
 
+@contextmanager
+def attended(tokenizer) -> Iterator[list[int]]:
+    """How many frames attend together, each time that some do."""
+    frames: list[int] = []
+    handle = tokenizer.encoder.layers[0].self_attn.register_forward_pre_hook(
+        lambda _module, args: frames.append(args[0].shape[1])
+    )
+    yield frames
+    handle.remove()
+
+
 class TestStream:
     @pytest.mark.parametrize("name", ["speech_5s", "speech_31s", "exact_30s"])
     def test_any_chunking_gives_the_same_ids(self, tokenizer, wav, name) -> None:
@@ -180,20 +192,27 @@ class TestStream:
 
     def test_each_block_is_computed_once_and_the_end_costs_one_block(self, tokenizer, wav) -> None:
         samples = wav("exact_30s")[: 7 * BLOCK_SAMPLES + 16_000]
+        stream = tokenizer.stream()
+        with attended(tokenizer) as frames:
+            for start in range(0, len(samples), 320):
+                stream.push(samples[start : start + 320])
+            assert frames == [200] * 7
+            stream.finish()
+        assert frames[7:] == [52]  # 16,000 samples, padded to 13 tokens
+
+    def test_the_end_of_a_turn_convolves_what_was_there_before(self, tokenizer, wav) -> None:
+        samples = wav("speech_5s")[: BLOCK_SAMPLES - 320].copy()
+        samples[100:140:2] = LOUD
+        stream = tokenizer.stream()
+        stream.push(samples)
         frames: list[int] = []
         handle = tokenizer.encoder.conv1.register_forward_pre_hook(
             lambda _module, args: frames.append(args[0].shape[-1])
         )
-        stream = tokenizer.stream()
-        for start in range(0, len(samples), 320):
-            stream.push(samples[start : start + 320])
-        while_speaking = len(frames)
         stream.finish()
         handle.remove()
-        assert while_speaking == 7
-        assert len(frames) == 8
-        assert max(frames[:7]) <= 400 + 4
-        assert frames[7] <= 104 + 4  # 16,000 samples, padded to 13 tokens
+        assert len(frames) == 1
+        assert frames[0] < 100  # mel frames of 400
 
     def test_two_calls_do_not_hear_each_other(self, tokenizer, wav) -> None:
         one, other = wav("speech_5s"), wav("speech_1s7")
@@ -254,21 +273,17 @@ class TestRevision:
         samples = wav("speech_31s")[: 3 * BLOCK_SAMPLES].copy()
         samples[:BLOCK_SAMPLES] *= 0.01  # quiet, then loud: the first block's floor rises
         samples[1_000:9_000] = 0.0
-        computed: list[int] = []
-        handle = tokenizer.encoder.conv1.register_forward_pre_hook(
-            lambda _module, args: computed.append(args[0].shape[-1])
-        )
         stream = tokenizer.stream()
-        stream.push(samples[: BLOCK_SAMPLES + 320])
-        early = stream.revise().tolist()
-        assert len(computed) == 1
-        stream.push(samples[BLOCK_SAMPLES + 320 :])
-        stream.finish()
-        assert len(computed) == 3
-        revised = stream.revise().tolist()
-        assert stream.revise().tolist() == revised
-        handle.remove()
-        assert len(computed) == 6
+        with attended(tokenizer) as frames:
+            stream.push(samples[: BLOCK_SAMPLES + 320])
+            early = stream.revise().tolist()
+            assert len(frames) == 1
+            stream.push(samples[BLOCK_SAMPLES + 320 :])
+            stream.finish()
+            assert len(frames) == 3
+            revised = stream.revise().tolist()
+            assert stream.revise().tolist() == revised
+            assert len(frames) == 6
         assert revised[: len(early)] != early
         assert revised == tokenizer.encode([samples])[0].tolist()
 
@@ -277,13 +292,9 @@ class TestRevision:
         samples[100:140:2] = LOUD
         stream = tokenizer.stream()
         given = [*stream.push(samples).tolist(), *stream.finish().tolist()]
-        computed: list[int] = []
-        handle = tokenizer.encoder.conv1.register_forward_pre_hook(
-            lambda _module, args: computed.append(args[0].shape[-1])
-        )
-        assert stream.revise().tolist() == given
-        handle.remove()
-        assert not computed
+        with attended(tokenizer) as frames:
+            assert stream.revise().tolist() == given
+        assert not frames
 
     def test_a_preview_ends_the_turn_or_disturbs_it(self, tokenizer, wav) -> None:
         samples = wav("speech_31s")

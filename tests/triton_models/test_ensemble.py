@@ -167,7 +167,12 @@ async def test_an_answer_is_what_the_models_say_without_a_server(client, speech,
     first_text = next(i for i, chunk in enumerate(chunks) if chunk.text)
     first_audio = next(i for i, chunk in enumerate(chunks) if len(chunk.audio))
     assert first_text < first_audio
-    assert set(chunks[-1].timing) == {"tokenise", "first_token", "first_audio"}
+    assert set(chunks[-1].timing) == {
+        "tokenise",
+        "first_token",
+        "decoder_queue",
+        "first_audio",
+    }
     await session.close()
 
 

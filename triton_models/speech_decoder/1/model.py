@@ -5,17 +5,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import triton_python_backend_utils as pb_utils
-from loguru import logger
 
 from agent.serving import tensors
 from agent.serving.decoding import DecodingThread
 from agent.serving.parameters import ModelParameters
+from agent.serving.schedule import create_schedule
 from agent.speech import SpeechDecoder
 from agent.speech.answer import AnswerPiece
 from agent.speech.request import TurnRequest
-
-_LANGUAGE_MODEL = "voice_lm"
 
 
 class _PieceReply(tensors.Reply):
@@ -36,28 +33,10 @@ class _PieceReply(tensors.Reply):
 
 class _LanguageModelLink:
     def credit(self, session: str, answer: str, decoded: int) -> None:
-        self._tell(session, answer, TurnRequest(decoded=decoded), stop=False)
+        tensors.tell_language_model(session, answer, TurnRequest(decoded=decoded))
 
     def stop(self, session: str, answer: str) -> None:
-        self._tell(session, answer, TurnRequest(), stop=True)
-
-    def _tell(self, session: str, answer: str, request: TurnRequest, stop: bool) -> None:
-        message = pb_utils.InferenceRequest(
-            model_name=_LANGUAGE_MODEL,
-            request_id=answer,
-            requested_output_names=["LAST"],
-            inputs=[
-                tensors.tensor("SESSION", session),
-                tensors.tensor("TOKENS", [], np.int32),
-                tensors.tensor("REQUEST", request.to_json()),
-                tensors.tensor("STOP", stop, np.bool_),
-            ],
-        )
-        for response in message.exec(decoupled=True):
-            if response.has_error():
-                # It will hear of the next piece, or its time to live ends the answer.
-                reason = response.error().message()
-                logger.bind(error=reason).warning("voice_lm did not take a message")
+        tensors.tell_language_model(session, answer, TurnRequest(), stop=True)
 
 
 class TritonPythonModel:
@@ -69,6 +48,7 @@ class TritonPythonModel:
         self._decoding = DecodingThread(
             decoder,
             _LanguageModelLink(),
+            create_schedule(parameters.schedule, parameters.lead_seconds, parameters.max_batch),
             parameters.ttl_seconds,
             parameters.threads,
             self._gauge.set,

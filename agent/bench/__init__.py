@@ -1,0 +1,1 @@
+"""Side by side with the public reference implementation: ``python -m agent.bench``."""
