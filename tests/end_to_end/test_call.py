@@ -6,9 +6,12 @@ These run in real time; what they measure is in the report, and nothing here dep
 import asyncio
 import io
 import os
+from pathlib import Path
 
+import numpy as np
 import pytest
 import pytest_asyncio
+import soundfile
 
 from telephony.simulator import Scenario, run_scenario
 from telephony.simulator.commands import DEMO_SCENARIO, DEMO_SETTINGS
@@ -94,6 +97,38 @@ async def test_two_calls_at_once_keep_to_themselves(gateway):
 
     for report in reports:
         assert report.passed, report.turns
+
+
+def hesitating(line: str, path: Path) -> Path:
+    """The line with a breath of 0.2 s at its quietest moment in the middle."""
+    audio, rate = soundfile.read(LINES / f"{line}.wav", dtype="float32")
+    window = rate // 25
+    third = len(audio) // 3
+    levels = [np.square(audio[at : at + window]).sum() for at in range(third, 2 * third, 80)]
+    cut = third + 80 * int(np.argmin(levels)) + window // 2
+    breath = np.random.default_rng(0).normal(0.0, 1e-4, rate // 5).astype(np.float32)
+    soundfile.write(path, np.concatenate([audio[:cut], breath, audio[cut:]]), rate)
+    return path
+
+
+async def test_a_caller_who_hesitates_is_answered_in_the_middle(gateway, tmp_path):
+    """The answer begun in the pause is thrown away; the whole line is answered once."""
+    line = hesitating("opening_hours", tmp_path / "line.wav")
+    scenario = Scenario.model_validate(
+        {
+            "name": "a hesitation",
+            "greeting": True,
+            "turns": [{"say": "When does the front desk open?", "wav": line}],
+            "patience_ms": 20_000,
+        }
+    )
+
+    report = await run_scenario(scenario, gateway.target, None, records_dir=gateway.records_dir)
+
+    names = [event["event"] for event in report.agent_events]
+    assert names.count("early_answer_dropped") >= 1
+    assert names.count("turn_decided") == 1
+    assert report.turns[1].agent
 
 
 async def test_a_gateway_that_cannot_start_says_why(tmp_path):
