@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     _simulate_parser(commands.add_parser("simulate", help="place a scripted call and judge it"))
 
     _train_parser(commands.add_parser("train", help="train a part from data, or fine-tune it"))
+    _evaluate_parser(commands.add_parser("evaluate", help="run the paper's evaluation"))
 
     tokenize = commands.add_parser("tokenize", help="print the speech tokens of a recording")
     tokenize.add_argument("wav", type=Path, help="16 kHz mono WAV")
@@ -110,6 +111,13 @@ def _train_parser(parser: argparse.ArgumentParser) -> None:
 
     add_parts(parser)
     parser.set_defaults(run=_train)
+
+
+def _evaluate_parser(parser: argparse.ArgumentParser) -> None:
+    from agent.evaluation.command import add_arguments
+
+    add_arguments(parser)
+    parser.set_defaults(run=_evaluate)
 
 
 def _level(options: argparse.Namespace) -> str:
@@ -171,6 +179,12 @@ def _train(options: argparse.Namespace) -> int:
 
     run(options)
     return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from agent.evaluation.command import evaluate
+
+    return evaluate(options)
 
 
 def _tokenize(options: argparse.Namespace) -> int:

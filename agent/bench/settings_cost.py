@@ -12,11 +12,13 @@ import torch
 from agent.bench.answers import Answer, answers
 from agent.bench.bench import Bench, clock
 from agent.bench.table import Result, Table
+from agent.evaluation.text import word_errors, words
+from agent.sound import phone_band
 from agent.speech import SpeechDecoder
-from agent.training.phrasings import read_line, words
+from agent.training.phrasings import read_line
 
 if TYPE_CHECKING:
-    from agent.training.judge import Judge
+    from agent.evaluation.judge import Judge
 
 _STEPS = (4, 6, 10)
 _GUIDANCE = (0.0, 0.7)
@@ -56,7 +58,7 @@ def run(bench: Bench) -> Sequence[Result]:
 def _judge() -> tuple[Judge | None, str]:
     """A judge of the line's answers, or why there is none."""
     try:
-        from agent.training.judge import Judge
+        from agent.evaluation.judge import Judge
     except ImportError:
         return None, "pocketsphinx is not installed"
     from agent.training.evaluation import NANO_CORPUS
@@ -82,8 +84,6 @@ def _speak(
         audio = torch.cat(parts).numpy().astype(np.float32)
         length += len(audio) / decoder.sample_rate
         if judge is not None:
-            from agent.training.judge import phone_band, word_errors
-
             heard = judge.recognise(phone_band(audio, decoder.sample_rate))
             wrong += word_errors(answer.text, heard)
             total += len(words(answer.text))

@@ -1,4 +1,4 @@
-"""What a telephone does to speech, plain and with random variation for training.
+"""What telephones and callers do to speech: random variation for training.
 
 Sequences here are float32 [n] in [-1, 1]; in and out at 16 kHz, since that is what the tokenizer
 takes.
@@ -15,27 +15,7 @@ from scipy.fft import irfft, next_fast_len, rfft
 from scipy.signal import lfilter, resample_poly
 from torch import Tensor
 
-from agent.training.shards import SAMPLE_RATE
-
-Audio = npt.NDArray[np.float32]
-PHONE_RATE = 8_000
-_MU = 255.0
-
-
-def mu_law(audio: Audio) -> Audio:
-    """Round samples to the 8-bit mu-law levels (ITU-T G.711's curve, continuous form)."""
-    clipped = np.clip(audio, -1.0, 1.0)
-    compressed = np.sign(clipped) * np.log1p(_MU * np.abs(clipped)) / np.log1p(_MU)
-    levels = np.round(compressed * 127.0) / 127.0
-    expanded = np.sign(levels) * np.expm1(np.abs(levels) * np.log1p(_MU)) / _MU
-    return np.asarray(expanded, dtype=np.float32)
-
-
-def phone_band(audio: Audio) -> Audio:
-    """Send 16 kHz audio through a clean 8 kHz mu-law line; the result is as long, at 16 kHz."""
-    line = mu_law(resample_poly(audio, 1, SAMPLE_RATE // PHONE_RATE).astype(np.float32))
-    back = resample_poly(line, SAMPLE_RATE // PHONE_RATE, 1)
-    return np.asarray(back[: len(audio)], dtype=np.float32)
+from agent.sound import PHONE_RATE, SAMPLE_RATE, Audio, mu_law
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from loguru import logger
 
+from agent.sound import Audio
 from agent.speech.tokenizer import SpeechTokenizer
-from agent.training.augment import Audio, vary
+from agent.training.augment import vary
 from agent.training.conversations import hear_plainly, spoken_codes, stream_codes
 from agent.training.recipe import Section
 from agent.training.scripts import Said, Script, Turn, read_audio, read_scripts

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from agent.sound import Audio, phone_band
 from agent.speech.prompt import (
     SPEECH_SYSTEM,
     TEXT_SYSTEM,
@@ -29,7 +30,7 @@ from agent.speech.prompt import (
 )
 from agent.speech.text_tokenizer import TextTokenizer
 from agent.speech.tokenizer import SpeechTokenizer
-from agent.training.augment import Audio, phone_band, vary
+from agent.training.augment import vary
 from agent.training.data import Corpus
 from agent.training.examples import GIVEN, SPEECH, TEXT, Example
 from agent.training.phrasings import Line

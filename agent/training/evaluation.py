@@ -6,7 +6,7 @@ sentences through a phone's band and the three models, as on a call, and measure
 - right answers: of callers' sentences that were never trained on, in voices training heard and in
   voices it did not;
 - the agent's speech: the word error rate of an independent recogniser
-  (:mod:`agent.training.judge`), on the streamed audio after 8 kHz mu-law, against the text the
+  (:mod:`agent.evaluation.judge`), on the streamed audio after 8 kHz mu-law, against the text the
   agent says it speaks.
 """
 
@@ -25,29 +25,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from agent.evaluation.answering import answers, speak
+from agent.evaluation.judge import Judge
+from agent.evaluation.text import word_errors, words
+from agent.sound import SAMPLE_RATE, phone_band, resampled
 from agent.speech import LanguageModel, SpeechDecoder, SpeechTokenizer
-from agent.speech.generation import GenerationEngine
 from agent.speech.request import TurnRequest
-from agent.training.data import SAMPLE_RATE, Corpus
-from agent.training.judge import Judge, phone_band, resampled, word_errors
-from agent.training.phrasings import Line, read_line, words
+from agent.training.data import Corpus
+from agent.training.phrasings import Line, read_line
 
 SIMILAR = 0.9
-_SESSIONS = 24
-_PIECE = 10
 # How much more often the judge expects the line's answers than sentences that only cover English.
 _ANSWER_WEIGHT = 5
 # Quiet before and after the words, in seconds: what a voice activity detector leaves of a call.
 _QUIET = (0.2, 0.4)
 NANO_CORPUS = Path(__file__).resolve().parents[1] / "nano" / "corpus.yaml"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the model said: its text, and its speech tokens as 0-based codes."""
-
-    text: str
-    codes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -113,43 +105,6 @@ def tokenise(
         stream = tokenizer.stream()
         codes.append(np.concatenate([stream.push(waveform), stream.finish()]))
     return codes
-
-
-def answers(
-    model: LanguageModel,
-    turns: Sequence[tuple[npt.NDArray[np.int64], TurnRequest]],
-) -> list[Answer]:
-    """Let the model answer turns, each a call of its own, many calls at once."""
-    engine = GenerationEngine(model)
-    texts: defaultdict[str, list[str]] = defaultdict(list)
-    codes: defaultdict[str, list[int]] = defaultdict(list)
-    waiting = list(enumerate(turns))[::-1]
-    running = 0
-    while waiting or running:
-        while waiting and running < _SESSIONS:
-            index, (tokens, request) = waiting.pop()
-            engine.submit(str(index), tokens, request)
-            running += 1
-        for piece in engine.step():
-            texts[piece.session].append(piece.text)
-            codes[piece.session].extend(int(code) for code in piece.speech_tokens)
-            if piece.last:
-                engine.close(piece.session)
-                running -= 1
-            else:
-                engine.credit(piece.session, len(codes[piece.session]))
-    return [Answer("".join(texts[str(i)]).strip(), tuple(codes[str(i)])) for i in range(len(turns))]
-
-
-def speak(decoder: SpeechDecoder, codes: Sequence[int]) -> npt.NDArray[np.float32]:
-    """Decode codes as a call does, ten at a time; returns float32 [s] at the decoder's rate."""
-    stream = decoder.stream()
-    tokens = torch.tensor(codes, dtype=torch.int64)
-    pieces = [
-        stream.push(tokens[start : start + _PIECE], last=start + _PIECE >= len(tokens))
-        for start in range(0, len(tokens), _PIECE)
-    ]
-    return torch.cat(pieces).cpu().numpy()
 
 
 def intelligibility(

@@ -23,9 +23,9 @@ import torch.nn.functional as F
 import yaml
 from torch import Tensor
 
+from agent.sound import Audio, phone_band
 from agent.speech.flow import Flow, FlowConfig
 from agent.speech.tokenizer import SpeechTokenizer
-from agent.training.augment import Audio, phone_band
 from agent.training.data import Corpus
 from agent.training.loop import Average, Loop, parameter_count
 from agent.training.mel import HOP, SAMPLE_RATE, log_mel, to_decoder_rate

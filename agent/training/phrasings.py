@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agent.evaluation.text import words
 from agent.training.recipe import read_mapping
 
 _CHOICE = re.compile(r"\{([^{}]*)\}")
@@ -48,11 +49,6 @@ class Line:
 
     name: str
     intents: tuple[Intent, ...]
-
-
-def words(text: str) -> list[str]:
-    """Return the words of a text in lower case, without punctuation."""
-    return re.findall(r"[a-z']+", text.lower())
 
 
 def expand(template: str) -> list[str]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from agent.sound import phone_band
 from agent.speech.tokenizer import SpeechTokenizer
-from agent.training.augment import phone_band
 from agent.training.recipe import Section
 from agent.training.shards import PLACES, Shards, ShardWriter
 

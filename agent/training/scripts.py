@@ -30,7 +30,7 @@ import yaml
 from pydantic import AfterValidator, field_validator, model_validator
 from scipy.signal import resample_poly
 
-from agent.training.augment import Audio
+from agent.sound import Audio
 from agent.training.dialogues import ROLES, following
 from agent.training.recipe import Section
 from agent.training.shards import SAMPLE_RATE

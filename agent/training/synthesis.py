@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from agent.training.phrasings import Line, read_line, unheard_words, words
+from agent.evaluation.text import words
+from agent.training.phrasings import Line, read_line, unheard_words
 from agent.training.recipe import Section
 from agent.training.sentences import SentenceGenerator
 from agent.training.shards import SAMPLE_RATE, SHARD_SECONDS, ShardWriter

@@ -21,13 +21,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
+from agent.evaluation.text import edit_distance
 from agent.speech.features import LogMel, normalise
 from agent.speech.tokenizer_encoder import WhisperVQEncoder
 from agent.training.augment import mask_spectrum, running_maximum
 from agent.training.data import Corpus
 from agent.training.loop import Loop, parameter_count
 from agent.training.shards import SAMPLE_RATE
-from agent.training.tokenizer_data import FRAME_SAMPLES, IGNORED, Batch, Loader, edit_distance
+from agent.training.tokenizer_data import FRAME_SAMPLES, IGNORED, Batch, Loader
 from agent.training.tokenizer_parts import (
     POOL,
     POSITIONS,

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from agent.training.augment import Audio, phone_band, vary
+from agent.sound import Audio, phone_band
+from agent.training.augment import vary
 from agent.training.data import Corpus
 from agent.training.shards import SAMPLE_RATE, shuffled
 
@@ -140,13 +141,3 @@ class Loader:
         if "pau" in self.phone_names:
             labels[silent] = self.phone_names.index("pau")
         return np.asarray(labels, dtype=np.int64)
-
-
-def edit_distance(one: Sequence[int], other: Sequence[int]) -> int:
-    """Insertions, deletions and replacements that turn one sequence into the other."""
-    row = list(range(len(other) + 1))
-    for i, a in enumerate(one, 1):
-        diagonal, row[0] = row[0], i
-        for j, b in enumerate(other, 1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (a != b))
-    return row[-1]

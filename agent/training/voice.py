@@ -17,11 +17,11 @@ import yaml
 from loguru import logger
 from pydantic import Field
 
+from agent.sound import Audio, phone_band
 from agent.speech import SpeechDecoder, SpeechTokenizer
 from agent.speech.checkpoint import checkpoint_file, read_yaml
 from agent.training import flow as flows
 from agent.training import vocoder as vocoders
-from agent.training.augment import Audio, phone_band
 from agent.training.data import Corpus
 from agent.training.recipe import Section
 from agent.training.scripts import read_audio

@@ -5,12 +5,9 @@ import pytest
 
 pytest.importorskip("pocketsphinx", reason="the judge's recogniser comes with the extra 'train'")
 
-from agent.speech.language_model import LanguageModel
-from agent.speech.request import TurnRequest
 from agent.training.evaluation import (
     Heard,
     Intelligibility,
-    answers,
     intelligibility,
     is_right,
     markdown,
@@ -83,14 +80,3 @@ def test_a_turn_on_the_phone_has_quiet_around_it():
     assert len(audio) == 16000 * 16 // 10
     assert np.abs(audio[:3000]).max() < 0.01
     assert np.abs(audio[-6000:]).max() < 0.01
-
-
-def test_calls_answered_together_do_not_mix(goldens):
-    model = LanguageModel.from_pretrained(goldens / "language_model")
-    request = TurnRequest(temperature=0.0, max_new_tokens=12)
-    turns = [(np.arange(1 + i % 3, 5 + i % 3), request) for i in range(26)]
-    together = answers(model, turns)
-    alone = answers(model, turns[:3])
-    assert len(together) == 26
-    assert together[:3] == alone
-    assert together[25] == alone[25 % 3]

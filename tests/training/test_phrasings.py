@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 import agent.nano
-from agent.training.phrasings import as_sentence, expand, read_line, unheard_words, words
+from agent.evaluation.text import words
+from agent.training.phrasings import as_sentence, expand, read_line, unheard_words
 
 NANO = Path(agent.nano.__path__[0])
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from agent.sound import phone_band
 from agent.speech import SpeechTokenizer
 from agent.speech.tokenizer_encoder import EncoderLayer, WhisperVQEncoder
-from agent.training.augment import phone_band
 from agent.training.data import Corpus
 from agent.training.tokenizer import Trainer
-from agent.training.tokenizer_data import IGNORED, Loader, edit_distance, spell
+from agent.training.tokenizer_data import IGNORED, Loader, spell
 from agent.training.tokenizer_parts import Quantiser, Settings, frame_positions, look_around
 
 RECIPE = Path(__file__).parents[2] / "agent" / "nano" / "recipe_tokenizer.yaml"
@@ -52,11 +52,6 @@ def test_a_misspelt_setting_is_named(tmp_path: Path) -> None:
 
 def test_spelling_has_letters_apostrophes_and_single_spaces() -> None:
     assert spell("It's  a - b.") == [11, 22, 2, 21, 1, 3, 1, 4]
-
-
-def test_edit_distance_counts_all_three_kinds() -> None:
-    assert edit_distance("kitten", "sitting") == 3
-    assert edit_distance("", "ab") == edit_distance("ab", "") == 2
 
 
 def test_labels_follow_the_phones_and_are_ignored_where_none_are_known(corpus: Corpus) -> None:

@@ -1,8 +1,8 @@
-"""An independent judge of speech: pocketsphinx with a trigram model of the line's own words.
+"""An independent judge of speech: pocketsphinx, alone or with a trigram model of a line's words.
 
-It knows nothing of the models under test. Its acoustic model and dictionary come with its wheel;
-the language model is built here, so a word error rate says how well the words can be made out by
-someone who knows what the clinic's front desk talks about.
+It knows nothing of the models under test. Its acoustic model, its dictionary and a general language
+model come with its wheel; the language model of a domain is built here, and then a word error rate
+says how well the words can be made out by someone who knows what is being talked about.
 """
 
 from __future__ import annotations
@@ -14,66 +14,15 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from pocketsphinx import Decoder, get_model_path
-from scipy.signal import resample_poly
 
-from agent.training.phrasings import words
+from agent.evaluation.text import words
+from agent.sound import SAMPLE_RATE, Audio
 
-SAMPLE_RATE = 16_000
-_PHONE_RATE = 8_000
-_Audio: TypeAlias = npt.NDArray[np.float32]
 _DISCOUNT = 0.5
 _START, _END = "<s>", "</s>"
-
-
-def word_errors(reference: str, hypothesis: str) -> int:
-    """Return the least number of words to substitute, delete or insert (Levenshtein distance)."""
-    expected, given = words(reference), words(hypothesis)
-    row = list(range(len(given) + 1))
-    for i, word in enumerate(expected, 1):
-        diagonal, row[0] = row[0], i
-        for j, other in enumerate(given, 1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != other))
-    return row[-1]
-
-
-def word_error_rate(reference: str, hypothesis: str) -> float:
-    """Return word errors over words of the reference; may exceed 1.
-
-    An empty reference gives 0 for an empty hypothesis and 1 for any other.
-    """
-    length = len(words(reference))
-    if not length:
-        return float(bool(words(hypothesis)))
-    return word_errors(reference, hypothesis) / length
-
-
-def mu_law(audio: _Audio) -> _Audio:
-    """Quantise float32 [n] in [-1, 1] to 8 bits by the mu-law (ITU-T G.711), and back."""
-    clipped = np.clip(audio, -1.0, 1.0)
-    companded = np.sign(clipped) * np.log1p(255.0 * np.abs(clipped)) / np.log(256.0)
-    steps = np.round(companded * 127.0) / 127.0
-    return np.asarray(np.sign(steps) * np.expm1(np.abs(steps) * np.log(256.0)) / 255.0, np.float32)
-
-
-def resampled(audio: _Audio, rate: int, to: int = SAMPLE_RATE) -> _Audio:
-    """Return float32 [n] at another whole sample rate in Hz."""
-    divisor = math.gcd(rate, to)
-    return np.asarray(resample_poly(audio, to // divisor, rate // divisor), np.float32)
-
-
-def phone_band(audio: _Audio, rate: int) -> _Audio:
-    """Return float32 [n] as it sounds after a phone line: 8 kHz mu-law, and back to 16 kHz.
-
-    Args:
-        audio: float32 [n] in [-1, 1].
-        rate: Its sample rate in Hz.
-    """
-    return resampled(mu_law(resampled(audio, rate, to=_PHONE_RATE)), _PHONE_RATE)
 
 
 def trigram_model(sentences: Iterable[str]) -> str:
@@ -135,25 +84,30 @@ def trigram_model(sentences: Iterable[str]) -> str:
 
 
 class Judge:
-    """Recognises speech of a known domain.
+    """Recognises English speech.
 
     Args:
-        sentences: Text of the domain, from which its language model is built.
+        sentences: Text of a known domain, from which its language model is built; None takes the
+            recogniser's general one.
+
+    Attributes:
+        name: What it is, for reports.
 
     Raises:
         ValueError: A word is not in the recogniser's dictionary; the message names such words.
     """
 
-    def __init__(self, sentences: Iterable[str]):
-        texts = list(sentences)
+    def __init__(self, sentences: Iterable[str] | None = None):
         folder = Path(get_model_path()) / "en-us"
-        dictionary = (folder / "cmudict-en-us.dict").read_text(encoding="utf-8")
-        known = set(re.findall(r"^([^\s(]+)", dictionary, flags=re.MULTILINE))
-        if missing := sorted({word for text in texts for word in words(text)} - known):
-            raise ValueError(f"not in the recogniser's dictionary: {', '.join(missing)}")
         with tempfile.TemporaryDirectory() as name:
-            model = Path(name) / "domain.lm"
-            model.write_text(trigram_model(texts), encoding="utf-8")
+            model = folder / "en-us.lm.bin"
+            self.name = "pocketsphinx, general language model"
+            if sentences is not None:
+                texts = list(sentences)
+                _check_dictionary(texts, folder / "cmudict-en-us.dict")
+                model = Path(name) / "domain.lm"
+                model.write_text(trigram_model(texts), encoding="utf-8")
+                self.name = f"pocketsphinx, language model of {len(texts)} sentences"
             self._decoder = Decoder(
                 hmm=str(folder / "en-us"),
                 dict=str(folder / "cmudict-en-us.dict"),
@@ -161,7 +115,7 @@ class Judge:
                 logfn=os.devnull,
             )
 
-    def recognise(self, audio: _Audio) -> str:
+    def recognise(self, audio: Audio) -> str:
         """Return the words heard in float32 [n] at 16 kHz, in lower case."""
         peak = float(np.abs(audio).max(initial=0.0))
         if peak == 0.0:
@@ -174,3 +128,9 @@ class Judge:
         self._decoder.end_utt()
         hypothesis = self._decoder.hyp()
         return "" if hypothesis is None else str(hypothesis.hypstr)
+
+
+def _check_dictionary(texts: Iterable[str], path: Path) -> None:
+    known = set(re.findall(r"^([^\s(]+)", path.read_text("utf-8"), flags=re.MULTILINE))
+    if missing := sorted({word for text in texts for word in words(text)} - known):
+        raise ValueError(f"not in the recogniser's dictionary: {', '.join(missing)}")
