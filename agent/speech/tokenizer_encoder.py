@@ -162,23 +162,38 @@ class Attention(nn.Module):
 
 @dataclass
 class KeyValues:
-    """Keys and values of one layer, [batch, heads, n, head width] each; None before the first."""
+    """Keys and values of one layer of one stream, allocated ahead.
 
-    key: Tensor | None = None
-    value: Tensor | None = None
+    A shallow copy goes on by itself from the same frames: what it adds lies beyond the original's
+    frames, and what it cuts it copies first.
+
+    Attributes:
+        length: Frames held.
+        store: [2, heads, capacity, head width]; None before the first.
+    """
+
+    length: int = 0
+    store: Tensor | None = None
 
     def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Add those of some frames; returns those of all frames so far."""
-        # A copy a block; buffers for the longest segment would be mostly empty in a phone call.
-        if self.key is not None and self.value is not None:
-            key, value = torch.cat([self.key, key], 2), torch.cat([self.value, value], 2)
-        self.key, self.value = key, value
-        return key, value
+        """Add those of some frames, [1, heads, n, head width]; returns those of all so far."""
+        _, heads, count, width = key.shape
+        end = self.length + count
+        if self.store is None or self.store.shape[2] < end:
+            store = key.new_empty(2, heads, 2 * end, width)
+            if self.store is not None:
+                store[:, :, : self.length] = self.store[:, :, : self.length]
+            self.store = store
+        self.store[0, :, self.length : end] = key[0]
+        self.store[1, :, self.length : end] = value[0]
+        self.length = end
+        return self.store[:1, :, :end], self.store[1:, :, :end]
 
     def truncate(self, frames: int) -> None:
         """Forget all but the first frames."""
-        if self.key is not None and self.value is not None:
-            self.key, self.value = self.key[:, :, :frames], self.value[:, :, :frames]
+        self.length = frames
+        if self.store is not None:
+            self.store = self.store.clone()
 
 
 class EncoderLayer(nn.Module):
@@ -321,8 +336,8 @@ class WhisperVQEncoder(nn.Module):
         """
         mask = None
         if valid is not None:
-            earlier = 0 if cache[0].key is None else cache[0].key.shape[2]
-            mask = torch.cat([valid.new_ones(earlier), valid])[None, None, None]
+            earlier = valid.new_ones(cache[0].length)
+            mask = torch.cat([earlier, valid])[None, None, None]
         for layer, keys in zip(self.layers[:-1], cache, strict=False):
             x = layer(x, mask, keys)
         last: Any = self.layers[-1]
@@ -346,14 +361,14 @@ class WhisperVQEncoder(nn.Module):
             self._squares = known, codes.square().sum(-1)
         rows = hidden.reshape(-1, hidden.shape[-1])
         # Few rows and many codes: in parts that stay in the processor's cache.
+        together = _CODES_TOGETHER if len(codes) % _CODES_TOGETHER == 0 else len(codes)
+        squares = torch.split(self._squares[1], together)
         parts = [
-            torch.addmm(squares, rows, some.T, alpha=-2.0).min(-1)
-            for squares, some in zip(
-                torch.split(self._squares[1], _CODES_TOGETHER),
-                torch.split(codes, _CODES_TOGETHER),
-                strict=True,
-            )
+            torch.addmm(square, rows, some.T, alpha=-2.0)
+            for square, some in zip(squares, torch.split(codes, together), strict=True)
         ]
-        part = torch.stack([least.values for least in parts]).argmin(0)
-        inside = torch.stack([least.indices for least in parts]).gather(0, part[None])[0]
-        return (part * _CODES_TOGETHER + inside).view(hidden.shape[:-1])
+        # The least of each part is found fast, its place only where it is the least of all.
+        part = torch.stack([distance.amin(-1) for distance in parts]).argmin(0)
+        nearest = torch.cat(parts, dim=1).view(len(rows), len(parts), together)
+        inside = nearest[torch.arange(len(rows), device=part.device), part].argmin(-1)
+        return (part * together + inside).view(hidden.shape[:-1])
