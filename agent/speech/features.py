@@ -34,14 +34,18 @@ def _mel_to_hz(mel: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.where(mel < break_mel, mel * _LINEAR_HZ, above)
 
 
-def mel_filters(n_mels: int, n_fft: int, sample_rate: int = SAMPLE_RATE) -> Tensor:
-    """Triangular filters of unit area on Slaney's mel scale from 0 Hz to half the sample rate.
+def mel_filters(
+    n_mels: int, n_fft: int, sample_rate: int = SAMPLE_RATE, highest: float | None = None
+) -> Tensor:
+    """Triangular filters of unit area on Slaney's mel scale, from 0 Hz to the highest frequency.
+
+    That is half the sample rate unless given.
 
     Returns:
         float32 [n_mels, n_fft // 2 + 1].
     """
     bins = np.linspace(0.0, sample_rate / 2, n_fft // 2 + 1)
-    limits = _hz_to_mel(np.array([0.0, sample_rate / 2]))
+    limits = _hz_to_mel(np.array([0.0, highest or sample_rate / 2]))
     edges = _mel_to_hz(np.linspace(limits[0], limits[1], n_mels + 2))
     rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]

@@ -9,37 +9,12 @@ import torch.nn.functional as F
 from scipy.signal import resample_poly
 from torch import Tensor
 
+from agent.speech.features import mel_filters
+
 SAMPLE_RATE, N_FFT, HOP, BINS, F_MAX = 22_050, 1024, 256, 80, 8000.0
 
 
-def mel_filters(
-    sample_rate: int, n_fft: int, bins: int, f_min: float = 0.0, f_max: float | None = None
-) -> Tensor:
-    """Triangular filters on Slaney's mel scale, each of unit area in Hz.
-
-    Returns:
-        float32 [bins, n_fft // 2 + 1].
-    """
-
-    def to_mel(hertz: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        linear = hertz / (200 / 3)
-        return np.where(
-            hertz < 1000, linear, 15 + 27 * np.log(np.maximum(hertz, 1) / 1000) / np.log(6.4)
-        )
-
-    def to_hertz(mel: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return np.where(mel < 15, mel * (200 / 3), 1000 * np.exp(np.log(6.4) * (mel - 15) / 27))
-
-    limits = to_mel(np.array([f_min, sample_rate / 2 if f_max is None else f_max]))
-    edges = to_hertz(np.linspace(limits[0], limits[1], bins + 2))
-    frequencies = np.linspace(0, sample_rate / 2, n_fft // 2 + 1)
-    rising = (frequencies - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
-    falling = (edges[2:, None] - frequencies) / (edges[2:] - edges[1:-1])[:, None]
-    triangles = np.maximum(0, np.minimum(rising, falling))
-    return torch.from_numpy(triangles * (2 / (edges[2:] - edges[:-2]))[:, None]).float()
-
-
-_FILTERS = mel_filters(SAMPLE_RATE, N_FFT, BINS, 0.0, F_MAX)
+_FILTERS = mel_filters(BINS, N_FFT, SAMPLE_RATE, F_MAX)
 _WINDOW = torch.hann_window(N_FFT)
 
 
