@@ -169,8 +169,8 @@ class VoiceSession:
     def answer(self, request: TurnRequest | None = None) -> AsyncIterator[AnswerChunk]:
         """End the turn and answer it.
 
-        The turn ends when this is called; the answer runs while it is iterated. Giving up the
-        iteration stops it.
+        The turn ends when this is called, unless the request is typed: then it goes on. The answer
+        runs while it is iterated; giving up the iteration stops it.
 
         With ``request.early`` the turn may go on. Then :meth:`confirm` says that it has not, and
         :meth:`retract` that it has; audio that is pushed before either belongs to the turn, but the
@@ -189,12 +189,15 @@ class VoiceSession:
         """
         self._require_open()
         request = request or TurnRequest()
-        turn, early = self._turn, _Early() if request.early else None
-        if early is None:
-            self._turn = _Turn()
-        if not turn.audio and request.instruction is None and request.say is None:
+        typed = request.instruction is not None or request.say is not None
+        turn = _Turn() if typed else self._turn
+        if not turn.audio and not typed:
             raise ValueError("nothing to answer: no audio was pushed and the request says nothing")
-        return self._answer(turn, request, early)
+        early = _Early() if request.early else None
+        if early is None and not typed:
+            self._turn = _Turn()
+        before, self._early = self._early, early
+        return self._answer(turn, request, early, before)
 
     def confirm(self) -> None:
         """The turn was over when it was answered early: the answer counts."""
@@ -207,10 +210,12 @@ class VoiceSession:
 
     async def retract(self) -> None:
         """The turn goes on: its early answer ends, and the model forgets it."""
+        early, self._early = self._early, None
+        if early is not None:
+            await self._take_back(early)
+
+    async def _take_back(self, early: _Early) -> None:
         async with self._retracting:
-            early, self._early = self._early, None
-            if early is None:
-                return
             early.retracted = True
             running = self._running
             if running is not None and running.name == early.name:
@@ -335,11 +340,13 @@ class VoiceSession:
         }
 
     async def _answer(
-        self, turn: _Turn, request: TurnRequest, early: _Early | None
+        self, turn: _Turn, request: TurnRequest, early: _Early | None, before: _Early | None
     ) -> AsyncIterator[AnswerChunk]:
         await self.stop()
-        await self.retract()
-        self._early = early
+        if before is not None:
+            await self._take_back(before)
+        async with self._retracting:
+            pass  # what was taken back a moment ago is gone, too
         errors: list[str] = []
         for _ in range(len(self._client.candidates())):
             url = self._attach()
@@ -357,7 +364,7 @@ class VoiceSession:
                 # Nothing of the conversation is there yet: start it elsewhere.
                 self._client.detach(url, failed=True)
                 self._url = None
-                turn.broken = True
+                turn.broken = self._turn.broken = True
         raise EngineUnavailable("; ".join(errors))
 
     async def _answer_from(
@@ -368,6 +375,8 @@ class VoiceSession:
         # audio, if the caller goes on speaking, must not overtake it.
         await self._order.acquire()
         ordered = True
+        # Only an answer to what was said ends the tokenizer's turn.
+        ends = early is None and request.instruction is None and request.say is None
         running: _Running | None = None
         try:
             if turn.broken:
@@ -386,18 +395,17 @@ class VoiceSession:
                 if early.retracted:
                     return
                 if early.confirmed:
-                    early, request = None, replace(request, early=False)
-            if early is None:
-                self._stale = True
-            else:
+                    ends, request = True, replace(request, early=False)
                 early.name, early.url = name, url
+            if ends:
+                self._stale = True
             inputs = self._turn_inputs(audio, request, end=True)
             running = _Running(name, url, client.replica(url).stream(ENSEMBLE, inputs, name))
             self._running = running
             timeout = client.first_chunk_timeout
             while (chunk := await self._next_chunk(running, timeout)) is not None:
                 if ordered:
-                    if early is None:
+                    if ends:
                         self._stale = False
                     self._order.release()
                     ordered = False

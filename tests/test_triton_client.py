@@ -341,6 +341,45 @@ async def test_the_decision_comes_before_the_early_answer_is_asked_for(make, rep
         assert ("close",) not in replicas["one:1"].log
 
 
+async def test_words_to_say_swallow_what_the_caller_is_saying(make, replicas):
+    """A disclosure in the middle of the caller's turn: the turn is answered whole afterwards."""
+    session = make().session("s")
+    session.push(audio(0.5))
+    await settle()
+    session.push(audio(0.1))
+    await collect(session, TurnRequest(say="This call is recorded."))
+    session.push(audio(0.1))
+    await collect(session, TurnRequest())
+    assert [entry[:2] for entry in replicas["one:1"].log] == [
+        ("audio", SECOND // 2),
+        ("turn", 0),
+        ("turn", SECOND // 5),
+    ]
+
+
+async def test_a_call_that_moves_loses_what_the_caller_is_saying(make, replicas):
+    client = make("one:1", "two:2")
+    replicas["one:1"].dead = {"glm_voice"}
+    session = client.session("s")
+    session.push(audio(0.5))
+    await settle()
+    await collect(session, TurnRequest(say="This call is recorded."))
+    await collect(session, TurnRequest())
+    assert [entry[:2] for entry in replicas["two:2"].log if entry[0] == "turn"] == [
+        ("turn", 0),
+        ("turn", SECOND // 2),
+    ]
+
+
+async def test_an_early_answer_that_never_began_cannot_be_taken_back(make, replicas):
+    session = make().session("s")
+    session.push(audio(0.1))
+    answer = session.answer(EARLY)
+    await session.retract()
+    assert [chunk async for chunk in answer] == []
+    assert not any(entry[0] == "turn" for entry in replicas["one:1"].log)
+
+
 async def test_another_answer_overtakes_the_retraction_of_an_early_one(make, replicas):
     session = make().session("s")
     replicas["one:1"].script = [outputs(0, False), None]

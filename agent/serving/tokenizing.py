@@ -60,7 +60,8 @@ class TokenizingSessions:
             session: Whose turn.
             audio: float32 [n] at 16 kHz in [-1, 1]; n may be 0.
             end_of_turn: Whether the turn ends with this audio.
-            request: ``close`` forgets the turn so far and tokenises nothing. With ``listen`` the
+            request: ``close`` forgets the turn so far and tokenises nothing; a typed instruction or
+                words to say leave it as it is, and have no tokens. With ``listen`` the
                 listener hears of tokens that become final. With ``early`` the turn goes on, though
                 it is answered as if it had ended.
 
@@ -76,17 +77,21 @@ class TokenizingSessions:
         if request.close:
             self._turns.drop(session)
             return np.zeros(0, dtype=np.int64), request
-        stream = self._turns.obtain(session, self._tokenizer.stream)
-        final = stream.push(audio)
-        if not end_of_turn:
-            if len(final) and request.listen:
-                self._listener.listen(session, stream.revise(), request)
-            return final, request
-        if request.early:
-            tokens = stream.preview()
+        if request.instruction is not None or request.say is not None:
+            # Nothing that was spoken is answered: the caller's turn, if there is one, goes on.
+            tokens = np.zeros(0, dtype=np.int64)
         else:
-            self._turns.drop(session)
-            stream.finish()
-            tokens = stream.revise()
+            stream = self._turns.obtain(session, self._tokenizer.stream)
+            final = stream.push(audio)
+            if not end_of_turn:
+                if len(final) and request.listen:
+                    self._listener.listen(session, stream.revise(), request)
+                return final, request
+            if request.early:
+                tokens = stream.preview()
+            else:
+                self._turns.drop(session)
+                stream.finish()
+                tokens = stream.revise()
         timing = {**request.timing, "tokenise": self._clock() - started}
         return tokens, replace(request, timing=timing)

@@ -138,3 +138,11 @@ def test_the_language_model_is_told_what_it_has_not_asked_for(sessions, listener
     push(sessions, "a", audio(4, 4), request=request)
     push(sessions, "a", audio(5, 5), end=True, request=request)
     assert listener.heard == [("a", [-1, -2], request), ("a", [-1, -2, -3, -4], request)]
+
+
+@pytest.mark.parametrize("typed", [{"say": "One moment."}, {"instruction": "Greet."}])
+def test_words_to_say_end_the_turn_that_is_being_spoken(sessions, typed):
+    push(sessions, "a", audio(1, 1))
+    tokens, _ = push(sessions, "a", audio(), end=True, request=TurnRequest(**typed))
+    assert tokens.tolist() == []
+    assert push(sessions, "a", audio(2, 2), end=True)[0].tolist() == [-1, -2]
