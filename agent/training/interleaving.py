@@ -3,8 +3,8 @@
 As arXiv 2411.17607 has it: span lengths are drawn from a Poisson distribution until they make up a
 given share of the text, spans of these lengths are laid at random over the text, and a
 text-to-token model says them. The defaults, a mean length of 10 and a share of 0.3 (its ablation
-runs from 0.2 to 0.4), are from memory of the paper. Lengths count words here, or characters where a script has no spaces: a span
-that begins inside a word cannot be said.
+runs from 0.2 to 0.4), are from memory of the paper. Lengths count words here, or characters where a
+script has no spaces: a span that begins inside a word cannot be said.
 """
 
 from __future__ import annotations
