@@ -5,6 +5,7 @@ It stays loaded between measurements, so that these can take turns with ours.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -94,7 +95,9 @@ class Reference:
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                pipe.close()
+                # A process that died may have left unread what was written to it.
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
         self._folder.cleanup()
 
     def call(self, command: str, **arguments: object) -> dict[str, Any]:
