@@ -274,7 +274,12 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
 
     # --- the answer
 
-    def _request(self, instruction: str | None = None, say: str | None = None) -> TurnRequest:
+    def _request(
+        self,
+        instruction: str | None = None,
+        say: str | None = None,
+        heard_seconds: float | None = None,
+    ) -> TurnRequest:
         settings: Any = self._settings
         return TurnRequest(
             temperature=settings.temperature,
@@ -285,11 +290,12 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
             system=settings.system_instruction,
             instruction=instruction,
             say=say,
+            heard_seconds=heard_seconds,
         )
 
     def _spoken_request(self) -> TurnRequest:
         """What the turn that is being spoken will be answered with, as far as it is known."""
-        return replace(self._request(), heard_seconds=self._history.edit())
+        return self._request(heard_seconds=self._history.edit())
 
     def _begin(
         self, answer: Answer, request: TurnRequest, early: EarlyAnswer | None = None
@@ -320,7 +326,7 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
             ahead = started - early.began
             self._session.confirm()
         self._event("answer_started", answer, ahead=ahead)
-        if request.instruction or request.say:
+        if request.typed:
             await self.start_ttfb_metrics()
         await self.start_processing_metrics()
         try:

@@ -137,7 +137,7 @@ class VoiceSession:
         # Held while one is taken back: the next answer must find the history without it.
         self._retracting = asyncio.Lock()
         # What the turn will be answered with, as far as it is known.
-        self._expected = TurnRequest()
+        self._expected: TurnRequest | None = None
         self._closed = False
 
     def push(self, audio: npt.NDArray[np.float32], expected: TurnRequest | None = None) -> None:
@@ -155,7 +155,7 @@ class VoiceSession:
         if audio.ndim != 1 or audio.dtype != np.float32:
             raise ValueError(f"audio is {audio.dtype} {list(audio.shape)}, expected float32 [n]")
         self._require_open()
-        self._expected = TurnRequest() if expected is None else replace(expected, listen=True)
+        self._expected = expected
         self._turn.add(audio)
         if self._turn.held >= self._client.push_samples and not self._turn.broken:
             self._feed()
@@ -189,12 +189,11 @@ class VoiceSession:
         """
         self._require_open()
         request = request or TurnRequest()
-        typed = request.instruction is not None or request.say is not None
-        turn = _Turn() if typed else self._turn
-        if not turn.audio and not typed:
+        turn = _Turn() if request.typed else self._turn
+        if not turn.audio and not request.typed:
             raise ValueError("nothing to answer: no audio was pushed and the request says nothing")
         early = _Early() if request.early else None
-        if early is None and not typed:
+        if early is None and not request.typed:
             self._turn = _Turn()
         before, self._early = self._early, early
         return self._answer(turn, request, early, before)
@@ -303,13 +302,17 @@ class VoiceSession:
                 try:
                     url = self._attach()
                     await self._forget_stale(url)
-                    await self._tokenise(url, turn.rest(), self._expected)
+                    await self._tokenise(url, turn.rest(), self._reading_along())
                 except EngineUnavailable as error:
                     # The answer sends it again and, if that fails as well, says so to its caller.
                     logger.bind(error=str(error)).warning("Audio could not be sent yet")
                     turn.broken = True
                 else:
                     turn.mark_sent(pieces)
+
+    def _reading_along(self) -> TurnRequest:
+        """What goes with audio of a turn that is not over."""
+        return replace(self._expected, listen=True) if self._expected else TurnRequest()
 
     def _attach(self) -> str:
         if self._url is None:
@@ -376,7 +379,7 @@ class VoiceSession:
         await self._order.acquire()
         ordered = True
         # Only an answer to what was said ends the tokenizer's turn.
-        ends = early is None and request.instruction is None and request.say is None
+        ends = early is None and not request.typed
         running: _Running | None = None
         try:
             if turn.broken:
@@ -389,7 +392,7 @@ class VoiceSession:
                 # Sent by itself: a retraction may cancel the request that would bring it.
                 pieces = len(turn.audio)
                 if audio.size:
-                    await self._tokenise(url, audio, self._expected)
+                    await self._tokenise(url, audio, self._reading_along())
                     turn.mark_sent(pieces)
                 audio = NO_AUDIO
                 if early.retracted:

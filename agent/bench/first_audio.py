@@ -114,7 +114,3 @@ def _measure(
         )
     name = f"first audio from the end of a {_SECONDS:.0f} s turn"
     return Figure(name, weights.name, "s", mine, against, bar, note=note), rows
-
-
-def _medians(parts: Sequence[tuple[float, ...]]) -> list[str]:
-    return [f"{statistics.median(column):.3f}" for column in zip(*parts, strict=True)]

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-
-from agent.bench.answers import Answer, answers
+from agent.bench.answers import answers
 from agent.bench.bench import Bench, clock
 from agent.bench.table import Result, Table
+from agent.evaluation.answering import Answer, speak
 from agent.evaluation.text import word_errors, words
 from agent.sound import phone_band
 from agent.speech import SpeechDecoder
+from agent.speech.answer import PIECE
 from agent.training.phrasings import read_line
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 _STEPS = (4, 6, 10)
 _GUIDANCE = (0.0, 0.7)
-_BLOCK = 10
 
 
 def run(bench: Bench) -> Sequence[Result]:
@@ -46,7 +44,7 @@ def run(bench: Bench) -> Sequence[Result]:
             ("steps", "guidance", "real-time factor", "word error rate"),
             tuple(rows),
             (
-                f"{len(spoken)} answers, {count} words, in blocks of {_BLOCK}; the checkpoint's "
+                f"{len(spoken)} answers, {count} words, in blocks of {PIECE}; the checkpoint's "
                 f"own settings are {shipped.settings.steps} and {shipped.settings.guidance:g}.",
                 "The judge knows the line's answers and nothing else, so these rates are lower "
                 "than those in evaluation.json.",
@@ -73,15 +71,9 @@ def _speak(
     seconds = length = 0.0
     wrong = total = 0
     for answer in spoken:
-        codes = torch.tensor(answer.codes)
         begin = clock()
-        stream = decoder.stream()
-        parts = [
-            stream.push(codes[start : start + _BLOCK], last=start + _BLOCK >= len(codes))
-            for start in range(0, len(codes), _BLOCK)
-        ]
+        audio = speak(decoder, answer.codes)
         seconds += clock() - begin
-        audio = torch.cat(parts).numpy().astype(np.float32)
         length += len(audio) / decoder.sample_rate
         if judge is not None:
             heard = judge.recognise(phone_band(audio, decoder.sample_rate))

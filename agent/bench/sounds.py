@@ -7,30 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 
+from agent.offline import read_wav
 from agent.speech.features import SAMPLE_RATE
 
 Audio = npt.NDArray[np.float32]
 
 LINES = Path(__file__).parents[2] / "telephony" / "simulator" / "demo" / "lines"
-
-
-def read_wav(path: Path) -> Audio:
-    """A recording, float32 [n] at 16 kHz in [-1, 1].
-
-    Raises:
-        ValueError: It cannot be read, or is not 16 kHz mono.
-    """
-    try:
-        audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (OSError, soundfile.SoundFileError) as error:
-        raise ValueError(f"{path}: cannot be read ({error})") from error
-    if rate != SAMPLE_RATE or audio.shape[1] != 1:
-        raise ValueError(
-            f"{path}: {rate} Hz with {audio.shape[1]} channels, expected {SAMPLE_RATE} Hz mono"
-        )
-    return np.ascontiguousarray(audio[:, 0])
 
 
 def spoken_lines(more: Iterable[Path] = ()) -> dict[str, Audio]:

@@ -15,11 +15,12 @@ import torch
 from agent.evaluation.items import Turn, load_sound
 from agent.sound import Audio
 from agent.speech import LanguageModel, SpeechDecoder, SpeechTokenizer
+from agent.speech.answer import PIECE
 from agent.speech.generation import GenerationEngine
 from agent.speech.request import TurnRequest
 
 _SESSIONS = 24
-_PIECE = 10
+
 _NOTHING = np.zeros(0, np.int64)
 
 
@@ -107,8 +108,8 @@ def speak(decoder: SpeechDecoder, codes: Sequence[int]) -> Audio:
     stream = decoder.stream()
     tokens = torch.tensor(codes, dtype=torch.int64)
     pieces = [
-        stream.push(tokens[start : start + _PIECE], last=start + _PIECE >= len(tokens))
-        for start in range(0, len(tokens), _PIECE)
+        stream.push(tokens[start : start + PIECE], last=start + PIECE >= len(tokens))
+        for start in range(0, len(tokens), PIECE)
     ]
     return torch.cat(pieces).cpu().numpy()
 

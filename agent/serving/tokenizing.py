@@ -77,7 +77,7 @@ class TokenizingSessions:
         if request.close:
             self._turns.drop(session)
             return np.zeros(0, dtype=np.int64), request
-        if request.instruction is not None or request.say is not None:
+        if request.typed:
             # Nothing that was spoken is answered: the caller's turn, if there is one, goes on.
             tokens = np.zeros(0, dtype=np.int64)
         else:

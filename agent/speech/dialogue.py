@@ -112,8 +112,7 @@ class DialogueWriter:
             turns[-1] = replace(before, answer=heard(before.answer, flags, count))
         system = request.system or dialogue.system
         if not system:
-            typed = request.instruction is not None or request.say is not None
-            system = self.prompt.default_system("text" if typed else "speech")
+            system = self.prompt.default_system("text" if request.typed else "speech")
         turns.append(turn)
         room = min(max(request.max_new_tokens, self._interleave.text), self._longest // 2)
         for first in range(len(turns)):

@@ -77,6 +77,11 @@ class TurnRequest:
         ):
             raise ValueError("request field 'timing' is not an object of seconds by name")
 
+    @property
+    def typed(self) -> bool:
+        """Whether it asks for something other than an answer to what was spoken."""
+        return self.instruction is not None or self.say is not None
+
     def _number(
         self, name: str, low: float, high: float = math.inf, optional: bool = False
     ) -> None:
