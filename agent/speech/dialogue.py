@@ -90,6 +90,8 @@ class DialogueWriter:
             return self.prompt.speaking(codes.tolist())
         if request.instruction is not None:
             return self.prompt.typed(request.instruction)
+        if request.result is not None:
+            return self.prompt.result(request.result)
         if codes.size:
             return self.prompt.spoken(codes.tolist())
         if request.say is not None:

@@ -107,13 +107,13 @@ def _language_model(options: argparse.Namespace) -> None:
     from agent.training.data import Corpus
     from agent.training.language_model import Recipe
     from agent.training.language_model_layout import Settings
-    from agent.training.phrasings import read_line
+    from agent.training.line import read_line
 
     settings = Settings.read(options.settings)
     recipe = Recipe(
         settings,
         Corpus(options.data),
-        read_line(settings.line),
+        [read_line(path) for path in settings.lines],
         SpeechTokenizer.from_pretrained(options.tokenizer),
         options.out,
     )

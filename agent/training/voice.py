@@ -156,7 +156,7 @@ def run(
 
     flow = decoder.flow
     takes, held_out = (
-        flows.load_takes(corpus, encode, flow, split, VOICE) for split in ("train", "held_out")
+        flows.load_takes(corpus, encode, flow, split, (VOICE,)) for split in ("train", "held_out")
     )
     flows.train(settings.flow, flow, takes, held_out, out / "flow").copy_to(flow)
     vocoder = decoder.vocoder
