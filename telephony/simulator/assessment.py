@@ -88,7 +88,7 @@ class Assessment:
                 name="spoken", expected="the line is spoken", found="it was not", passed=False
             )
             return TurnReport(
-                index=index, caller=script.say, speech=None, answer=None, checks=[unsaid]
+                index=index, caller=script.label, speech=None, answer=None, checks=[unsaid]
             )
         line = self._spoken[place]
         following = self._spoken[place + 1] if place + 1 < len(self._spoken) else None
@@ -102,7 +102,7 @@ class Assessment:
             checks += check_barge_in(script.expect, barge_in)
         return TurnReport(
             index=index,
-            caller=script.say,
+            caller=script.label,
             speech=_seconds(line.start, line.end),
             answer=_seconds(*answer) if answer else None,
             agent=text,

@@ -12,7 +12,9 @@ from telephony.simulator.audible import SAMPLE_RATE
 from telephony.simulator.caller import Caller, Spoken
 from telephony.simulator.carrier import LoopbackTwilio
 from telephony.simulator.clock import UnixClock
-from telephony.simulator.recording import read_line, write_call
+from telephony.simulator.listening import RecogniserListener, RecordListener, usual_recogniser
+from telephony.simulator.preparation import prepare
+from telephony.simulator.recording import write_call
 from telephony.simulator.report import CallReport
 from telephony.simulator.scenario import Scenario
 from telephony.simulator.target import Target
@@ -53,11 +55,13 @@ async def run_scenario(
         ValueError: A recording of the scenario cannot be used; the message names it.
     """
     clock = clock or UnixClock()
-    caller = Caller(scenario, [read_line(turn.wav) for turn in scenario.turns])
+    caller = await asyncio.to_thread(new_caller, scenario)
     async with LoopbackTwilio(target, clock) as twilio:
         call = twilio.new_call()
         tail = RecordTail(records_dir / f"{call.call_sid}.jsonl") if records_dir else None
-        show = _Show(scenario, call, caller, tail, watcher or Quiet())
+        if tail is not None:
+            caller.listen_through(RecordListener(tail))
+        show = _Show(call, caller, tail, watcher or Quiet())
         showing = asyncio.create_task(show.run(clock))
         try:
             await twilio.place(call, caller, scenario.caller, scenario.called)
@@ -66,7 +70,9 @@ async def run_scenario(
         finally:
             showing.cancel()
             outcome = (await asyncio.gather(showing, return_exceptions=True))[0]
-            report = assess_call(scenario, call, caller.spoken, tail.events if tail else None)
+            events = tail.events if tail else None
+            report = assess_call(caller.script, call, caller.spoken, events)
+            report.checks.extend(caller.checks())
             if out_dir is not None:
                 write_report(out_dir, report, call)
     if isinstance(outcome, Exception):
@@ -77,19 +83,33 @@ async def run_scenario(
     return report
 
 
+def new_caller(scenario: Scenario) -> Caller:
+    """The caller of a scenario, with its lines read or spoken.
+
+    One with a goal listens through a recogniser, where there is one, until it is given better.
+
+    Raises:
+        ValueError: A recording or a voice cannot be used; the message names it.
+    """
+    sounds = prepare(scenario)
+    caller = Caller(scenario, sounds.lines, background=sounds.background)
+    recogniser = usual_recogniser() if scenario.goal is not None else None
+    if recogniser is not None:
+        caller.listen_through(RecogniserListener(recogniser))
+    return caller
+
+
 class _Show:
     """Tells a watcher what has happened since it last looked."""
 
     def __init__(
         self,
-        scenario: Scenario,
         call: CallTrace,
         caller: Caller,
         tail: RecordTail | None,
         watcher: Watcher,
     ) -> None:
         self.watcher = watcher
-        self._scenario = scenario
         self._call = call
         self._caller = caller
         self._tail = tail
@@ -128,7 +148,7 @@ class _Show:
             else:
                 self.last_turn_over()
                 self._lines += 1
-                text = self._scenario.turns[what.turn].say
+                text = self._caller.script.turns[what.turn].label
                 self.watcher.caller_speaks(at, text, what.over_agent)
 
     def last_turn_over(self) -> None:
@@ -136,10 +156,10 @@ class _Show:
         if self._call.stream is None:
             return
         events = self._tail.events if self._tail is not None else None
-        assessment = Assessment(self._scenario, self._call.stream, self._caller.spoken, events)
+        assessment = Assessment(self._caller.script, self._call.stream, self._caller.spoken, events)
         if self._lines:
             self.watcher.turn_over(assessment.turn(self._caller.spoken[self._lines - 1].turn))
-        elif self._scenario.greeting is not None:
+        elif self._caller.script.greeting is not None:
             self.watcher.turn_over(assessment.greeting())
 
 

@@ -1,0 +1,99 @@
+"""Reads scenario files: ours, which may stand for several calls, and those of others."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from telephony.simulator.expansion import expand
+from telephony.simulator.formats import pipecat, tau2
+from telephony.simulator.part import explain
+from telephony.simulator.scenario import Scenario, Turn
+
+
+def load_scenarios(path: Path) -> tuple[Scenario, ...]:
+    """Read every call that a file stands for.
+
+    Args:
+        path: A YAML file of ours; a YAML file of Pipecat's evals with scripted turns; a JSON file
+            with the results of a tau2-bench run.
+
+    Returns:
+        The scenarios, each with a name of its own; their WAV paths are absolute or relative to the
+        working directory.
+
+    Raises:
+        ValueError: The file cannot be read or is of no such kind, or a field is unknown, missing or
+            wrong; the message names the file and the field.
+    """
+    if path.suffix == ".json":
+        return tau2.load(path)
+    content = _read_yaml(path)
+    if pipecat.recognises(content):
+        return pipecat.load(path)
+    try:
+        versions = expand(content, path.parent)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    scenarios = tuple(_scenario(version, path) for version in versions)
+    names = [scenario.name for scenario in scenarios]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{path}: several calls would be named {name!r}")
+    return scenarios
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file's mapping. Tags that YAML does not know, such as ``!include``, give None.
+
+    Raises:
+        ValueError: The file cannot be read or is no mapping; the message names it.
+    """
+    try:
+        # A subclass of SafeLoader: makes nothing but plain values.
+        content = yaml.load(path.read_text("utf-8"), _Loader)
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a YAML file: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a mapping, got {type(content).__name__}")
+    return content
+
+
+class _Loader(yaml.SafeLoader):
+    pass
+
+
+_Loader.add_constructor(None, lambda loader, node: None)
+
+
+def _line_beside(turn: Turn, folder: Path) -> Turn:
+    return turn if turn.wav is None else turn.model_copy(update={"wav": folder / turn.wav})
+
+
+def _scenario(content: Mapping[str, Any], path: Path) -> Scenario:
+    try:
+        scenario = Scenario.model_validate(content)
+    except ValidationError as error:
+        raise ValueError(f"{path}: {explain(error)}") from None
+    return _beside(scenario, path.parent)
+
+
+def _beside(scenario: Scenario, folder: Path) -> Scenario:
+    """The scenario with relative paths of recordings taken from a folder."""
+    changes: dict[str, Any] = {"turns": tuple(_line_beside(t, folder) for t in scenario.turns)}
+    if scenario.goal is not None:
+        states = {
+            name: state.model_copy(
+                update={"say": tuple(_line_beside(line, folder) for line in state.say)}
+            )
+            for name, state in scenario.goal.states.items()
+        }
+        changes["goal"] = scenario.goal.model_copy(update={"states": states})
+    noise = scenario.noise
+    if noise is not None and noise.wav is not None:
+        changes["noise"] = noise.model_copy(update={"wav": folder / noise.wav})
+    return scenario.model_copy(update=changes)
