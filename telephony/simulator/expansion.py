@@ -7,7 +7,7 @@ the caller's words ``{one|another|}`` is one of its choices, drawn with a seed.
 import csv
 import random
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -77,15 +77,29 @@ def expand(content: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
     wanted = expansion.paraphrases
     if wanted.count > 1 and not _has_choices(template):
         raise ValueError("paraphrases: no line has choices, such as {Hello|Good morning}")
+    filled = [_each_text(template, partial(_fill, row), "") for row in rows]
     scenarios = []
-    for number, row in enumerate(rows, 1):
-        filled = _each_text(template, partial(_fill, row), "")
-        label = f" / {_label(row, number)}" if len(rows) > 1 else ""
-        for draw, version in enumerate(_versions(filled, wanted, number), 1):
-            again = f" / {draw}" if wanted.count > 1 else ""
-            version["name"] = f"{version.get('name', '')}{label}{again}"
+    for number, name in enumerate(_names(filled, rows)):
+        for draw, version in enumerate(_versions(filled[number], wanted, number), 1):
+            if name is not None:
+                version["name"] = f"{name} / {draw}" if wanted.count > 1 else name
             scenarios.append(version)
     return scenarios
+
+
+def _names(
+    filled: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Value]]
+) -> list[str | None]:
+    """What each row's calls are called: the file's name, where need be with the row's or number."""
+    names = [content.get("name") for content in filled]
+    if not all(isinstance(name, str) for name in names):
+        return [None] * len(names)
+    if len(set(names)) == len(names):
+        return names
+    own = [str(row.get("name", "")) for row in rows]
+    if len(set(own)) < len(own) or "" in own:
+        own = [f"row {number}" for number in range(1, len(rows) + 1)]
+    return [f"{name} / {label}" for name, label in zip(names, own, strict=True)]
 
 
 def _rows(expansion: Expansion, folder: Path) -> list[dict[str, Value]]:
@@ -108,11 +122,6 @@ def _read_table(path: Path) -> list[dict[str, Value]]:
         if None in row.values() or "" in row:
             raise ValueError(f"data: {path}: row {number} has not as many fields as the first line")
     return [dict(row) for row in rows]
-
-
-def _label(row: Mapping[str, Value], number: int) -> str:
-    """What tells a row from the others: its own name, or its number."""
-    return str(row.get("name") or f"row {number}")
 
 
 def _versions(filled: dict[str, Any], wanted: Paraphrases, row: int) -> list[dict[str, Any]]:

@@ -30,9 +30,9 @@ def load_scenarios(path: Path) -> tuple[Scenario, ...]:
     """
     if path.suffix == ".json":
         return tau2.load(path)
-    content = _read_yaml(path)
-    if pipecat.recognises(content):
+    if pipecat.recognises(_read_yaml(path, _TolerantLoader)):
         return pipecat.load(path)
+    content = _read_yaml(path, yaml.SafeLoader)
     try:
         versions = expand(content, path.parent)
     except ValueError as error:
@@ -45,15 +45,16 @@ def load_scenarios(path: Path) -> tuple[Scenario, ...]:
     return scenarios
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file's mapping. Tags that YAML does not know, such as ``!include``, give None.
+class _TolerantLoader(yaml.SafeLoader):
+    """Gives None for tags that YAML does not know, such as Pipecat's ``!include``."""
 
-    Raises:
-        ValueError: The file cannot be read or is no mapping; the message names it.
-    """
+
+_TolerantLoader.add_constructor(None, lambda loader, node: None)
+
+
+def _read_yaml(path: Path, loader: type[yaml.SafeLoader]) -> dict[str, Any]:
     try:
-        # A subclass of SafeLoader: makes nothing but plain values.
-        content = yaml.load(path.read_text("utf-8"), _Loader)
+        content = yaml.load(path.read_text("utf-8"), loader)
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -61,13 +62,6 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a mapping, got {type(content).__name__}")
     return content
-
-
-class _Loader(yaml.SafeLoader):
-    pass
-
-
-_Loader.add_constructor(None, lambda loader, node: None)
 
 
 def _line_beside(turn: Turn, folder: Path) -> Turn:

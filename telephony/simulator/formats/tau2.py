@@ -33,7 +33,7 @@ _ACCENTS = {
     "mildred_kaplan": "espeak-ng:en-us+f5",
     "arjun_roy": "espeak-ng:bn+m2",
     "wei_lin": "espeak-ng:cmn+f2",
-    "mamadou_diallo": "espeak-ng:fr+m1",
+    "mamadou_diallo": "espeak-ng:fr-fr+m1",
     "priya_patil": "espeak-ng:mr+f3",
 }
 """Voices for its personas, where their own audio is not kept."""
