@@ -67,15 +67,17 @@ async def conversation(agent, clock, aiohttp_server, tone):
 
     bridge = EvaBridge(agent.target, keep, records_dir=agent.records, clock=clock)
     server = await aiohttp_server(bridge.app())
-    async with aiohttp.ClientSession() as session:
-        async with session.ws_connect(server.make_url("/ws")) as socket:
-            eva = EvaSimulator(socket)
-            await eva.begin()
-            await eva.listen(1.0)
-            await eva.say(tone(1.0))
-            await eva.listen(2.0)
-            await eva.send("stop")
-            assert (await socket.receive()).type is aiohttp.WSMsgType.CLOSE
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(server.make_url("/ws")) as socket,
+    ):
+        eva = EvaSimulator(socket)
+        await eva.begin()
+        await eva.listen(1.0)
+        await eva.say(tone(1.0))
+        await eva.listen(2.0)
+        await eva.send("stop")
+        assert (await socket.receive()).type is aiohttp.WSMsgType.CLOSE
     return finished[0], eva
 
 
@@ -126,9 +128,11 @@ async def test_a_refused_call_tells_eva_why(agent, clock, aiohttp_server):
         finished.append(conversation)
 
     server = await aiohttp_server(EvaBridge(agent.target, keep, clock=clock).app())
-    async with aiohttp.ClientSession() as session:
-        async with session.ws_connect(server.make_url("/")) as socket:
-            message = await socket.receive()
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(server.make_url("/")) as socket,
+    ):
+        message = await socket.receive()
 
     assert (message.data, message.extra) == (1011, "the webhook answered 403")
     assert finished[0].call.stream is None
@@ -182,10 +186,12 @@ async def test_the_assistant_server_writes_what_eva_reads(
         port=unused_tcp_port,
     )
     await server.start()
-    async with aiohttp.ClientSession() as session:
-        async with session.ws_connect(f"http://127.0.0.1:{unused_tcp_port}/ws") as socket:
-            await server._take(conversation[0])
-            assert not socket.closed
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(f"http://127.0.0.1:{unused_tcp_port}/ws") as socket,
+    ):
+        await server._take(conversation[0])
+        assert not socket.closed
     await server.stop()
 
     assert isinstance(server, eva_package)

@@ -1,5 +1,7 @@
 """One file, several calls: variables, rows and paraphrases."""
 
+import re
+
 import pytest
 import yaml
 
@@ -99,6 +101,5 @@ def test_braces_elsewhere_are_no_choices(tmp_path):
 )
 def test_what_is_wrong_is_named(tmp_path, fields, named):
     (tmp_path / "short.csv").write_text("a,b\n1\n")
-    with pytest.raises(ValueError, match=".") as error:
+    with pytest.raises(ValueError, match=re.escape(named)):
         expand(content(**yaml.safe_load(fields)), tmp_path)
-    assert named in str(error.value)
