@@ -41,8 +41,8 @@ async def run_scenario(
         scenario: The script.
         target: Whom to call.
         out_dir: Receives call.wav, call.json and timeline.png; None writes nothing.
-        records_dir: Where the agent appends its records, to read its text and timing from; without
-            it only the sound is judged.
+        records_dir: Where the agent appends its records, to read its text, tools and timing from: a
+            directory, or one file ``*.jsonl`` for all calls; without it only the sound is judged.
         watcher: Is told what happens while it happens.
         clock: Paces the call; the machine's own if not given.
 
@@ -56,7 +56,7 @@ async def run_scenario(
     caller = Caller(scenario, [read_line(turn.wav) for turn in scenario.turns])
     async with LoopbackTwilio(target, clock) as twilio:
         call = twilio.new_call()
-        tail = RecordTail(records_dir / f"{call.call_sid}.jsonl") if records_dir else None
+        tail = RecordTail.of_call(records_dir, call.call_sid) if records_dir else None
         show = _Show(scenario, call, caller, tail, watcher or Quiet())
         showing = asyncio.create_task(show.run(clock))
         try:
@@ -66,7 +66,9 @@ async def run_scenario(
         finally:
             showing.cancel()
             outcome = (await asyncio.gather(showing, return_exceptions=True))[0]
-            report = assess_call(scenario, call, caller.spoken, tail.events if tail else None)
+            events = tail.events if tail else None
+            # In a thread: a recogniser, a judge or a database may take its time.
+            report = await asyncio.to_thread(assess_call, scenario, call, caller.spoken, events)
             if out_dir is not None:
                 write_report(out_dir, report, call)
     if isinstance(outcome, Exception):

@@ -1,25 +1,13 @@
 """Scenarios: what a scripted caller says, when, and what must come back."""
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-
-class Part(BaseModel):
-    """A piece of a scenario; a field it does not know is an error, not a silent typo."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from telephony.simulator.expectation import CallExpectation, Expectation
+from telephony.simulator.part import Part, explain
 
 
 class AfterAgent(Part):
@@ -60,42 +48,6 @@ def _moment(value: Any) -> Any:
 
 
 When = Annotated[Moment, BeforeValidator(_moment)]
-
-
-class Expectation(Part):
-    """What must hold for a turn; every field that is given becomes a check of its own.
-
-    Attributes:
-        answered: Whether the agent must say something after the turn, or must not.
-        matches: Regular expression found somewhere in the agent's text, in any case of letters.
-        words: Each occurs in the agent's text as a word, or as words in a row.
-        similar_to: A text that the agent's should resemble.
-        similarity: How much, from 0 to 1: share of words in common order (difflib's ratio).
-        answer_within_ms: Longest voice-to-voice time.
-        silent_within_ms: For a barge-in: the agent falls silent so soon after the caller's first
-            audible sample.
-        history_cut: For a barge-in: the agent's history keeps less than all of the answer that
-            was cut off, and only its beginning.
-    """
-
-    answered: bool = True
-    matches: str | None = None
-    words: tuple[str, ...] = ()
-    similar_to: str | None = None
-    similarity: float = Field(default=0.7, ge=0, le=1)
-    answer_within_ms: float | None = Field(default=None, gt=0)
-    silent_within_ms: float | None = Field(default=None, gt=0)
-    history_cut: bool = False
-
-    @field_validator("matches")
-    @classmethod
-    def _expression(cls, value: str | None) -> str | None:
-        if value is not None:
-            try:
-                re.compile(value)
-            except re.error as error:
-                raise ValueError(f"not a regular expression: {error}") from None
-        return value
 
 
 class Turn(Part):
@@ -148,6 +100,7 @@ class Scenario(Part):
         hang_up: When the caller hangs up after the last turn.
         patience_ms: How long the caller waits for the agent to say something before it goes on.
         longest_ms: The caller hangs up after so long, whatever happens.
+        expect: What must hold for the call as a whole.
     """
 
     format: Literal[1] = 1
@@ -160,6 +113,7 @@ class Scenario(Part):
     hang_up: When = Moment(after_agent=AfterAgent())
     patience_ms: int = Field(default=8000, gt=0)
     longest_ms: int = Field(default=180_000, gt=0)
+    expect: CallExpectation = CallExpectation()
 
     @model_validator(mode="after")
     def _nothing_to_interrupt(self) -> "Scenario":
@@ -192,20 +146,8 @@ def load_scenario(path: Path) -> Scenario:
     try:
         scenario = Scenario.model_validate(content)
     except ValidationError as error:
-        raise ValueError(f"{path}: {_explain(error)}") from None
+        raise ValueError(f"{path}: {explain(error)}") from None
     turns = tuple(
         turn.model_copy(update={"wav": path.parent / turn.wav}) for turn in scenario.turns
     )
     return scenario.model_copy(update={"turns": turns})
-
-
-def _explain(error: ValidationError) -> str:
-    problems = []
-    for problem in error.errors(include_url=False, include_input=False, include_context=False):
-        field = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            problems.append(f"unknown field {field}")
-        else:
-            message = problem["msg"].removeprefix("Value error, ")
-            problems.append(f"{field}: {message}" if field else message)
-    return "; ".join(problems)
