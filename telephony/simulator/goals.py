@@ -2,7 +2,7 @@
 
 import re
 
-from telephony.simulator.checks import words
+from agent.evaluation.wording import says
 from telephony.simulator.report import Check
 from telephony.simulator.scenario import Goal, Moment, State, Transition
 
@@ -79,9 +79,6 @@ def _holds(transition: Transition, text: str | None, spoke: bool, visits: int) -
         return False
     if text is None:
         return not transition.words and transition.matches is None
-    said = f" {' '.join(words(text))} "
-    if not all(f" {' '.join(words(phrase))} " in said for phrase in transition.words):
+    if not all(says(text, phrase) for phrase in transition.words):
         return False
-    return transition.matches is None or bool(
-        re.search(transition.matches.pattern, text, re.IGNORECASE)
-    )
+    return transition.matches is None or bool(re.search(transition.matches, text, re.IGNORECASE))

@@ -1,15 +1,13 @@
 """What a caller understands of the agent: from its records, by a recogniser, or nothing."""
 
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.evaluation.services import Recogniser
-from agent.sound import resampled
 from telephony.simulator.agent_records import RecordTail, printable
-from telephony.simulator.audible import SAMPLE_RATE
+from telephony.simulator.checks.outside import Outside
 
 
 class Listener(Protocol):
@@ -78,15 +76,10 @@ class RecogniserListener:
     It takes its time in another thread: the caller is silent meanwhile, as somebody who thinks.
     """
 
-    def __init__(self, recogniser: Recogniser, executor: Executor | None = None) -> None:
-        """Listen through a recogniser.
-
-        Args:
-            recogniser: Writes down float32 at 16 kHz.
-            executor: Runs it, one answer after another; a thread of its own if not given.
-        """
-        self._recogniser = recogniser
-        self._executor = executor or ThreadPoolExecutor(1)
+    def __init__(self, outside: Outside) -> None:
+        """Listen through the recogniser that reads audio for checks, too."""
+        self._outside = outside
+        self._executor = ThreadPoolExecutor(1)
         self._frames: list[NDArray[np.int16]] = []
 
     def hear(self, frame: NDArray[np.int16]) -> None:
@@ -100,16 +93,8 @@ class RecogniserListener:
     def words(self) -> Future[str | None]:
         """What the recogniser makes of the frames."""
         sound = np.concatenate(self._frames) if self._frames else np.zeros(0, np.int16)
-        return self._executor.submit(self._write_down, sound.astype(np.float32) / 32768)
+        return self._executor.submit(self._write_down, sound)
 
-    def _write_down(self, sound: NDArray[np.float32]) -> str | None:
-        return self._recogniser.recognise(resampled(sound, SAMPLE_RATE)) if len(sound) else ""
-
-
-def usual_recogniser() -> Recogniser | None:
-    """Pocketsphinx, where it is installed (extra "train"), or nobody."""
-    try:
-        from agent.evaluation.judge import Judge
-    except ModuleNotFoundError:
-        return None
-    return Judge()
+    def _write_down(self, sound: NDArray[np.int16]) -> str | None:
+        read = self._outside.read(sound) if len(sound) else ""
+        return read if isinstance(read, str) else None

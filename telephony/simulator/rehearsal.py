@@ -11,8 +11,9 @@ from telephony.simulator.assessment import Assessment, assess_call
 from telephony.simulator.audible import SAMPLE_RATE
 from telephony.simulator.caller import Caller, Spoken
 from telephony.simulator.carrier import LoopbackTwilio
+from telephony.simulator.checks.outside import Outside
 from telephony.simulator.clock import UnixClock
-from telephony.simulator.listening import RecogniserListener, RecordListener, usual_recogniser
+from telephony.simulator.listening import RecogniserListener, RecordListener
 from telephony.simulator.preparation import prepare
 from telephony.simulator.recording import write_call
 from telephony.simulator.report import CallReport
@@ -43,8 +44,8 @@ async def run_scenario(
         scenario: The script.
         target: Whom to call.
         out_dir: Receives call.wav, call.json and timeline.png; None writes nothing.
-        records_dir: Where the agent appends its records, to read its text and timing from; without
-            it only the sound is judged.
+        records_dir: Where the agent appends its records, to read its text, tools and timing from: a
+            directory, or one file ``*.jsonl`` for all calls; without it only the sound is judged.
         watcher: Is told what happens while it happens.
         clock: Paces the call; the machine's own if not given.
 
@@ -58,7 +59,7 @@ async def run_scenario(
     caller = await asyncio.to_thread(new_caller, scenario)
     async with LoopbackTwilio(target, clock) as twilio:
         call = twilio.new_call()
-        tail = RecordTail(records_dir / f"{call.call_sid}.jsonl") if records_dir else None
+        tail = RecordTail.of_call(records_dir, call.call_sid) if records_dir else None
         if tail is not None:
             caller.listen_through(RecordListener(tail))
         show = _Show(call, caller, tail, watcher or Quiet())
@@ -71,7 +72,10 @@ async def run_scenario(
             showing.cancel()
             outcome = (await asyncio.gather(showing, return_exceptions=True))[0]
             events = tail.events if tail else None
-            report = assess_call(caller.script, call, caller.spoken, events)
+            # In a thread: a recogniser, a judge or a database may take its time.
+            report = await asyncio.to_thread(
+                assess_call, caller.script, call, caller.spoken, events
+            )
             report.checks.extend(caller.checks())
             if out_dir is not None:
                 write_report(out_dir, report, call)
@@ -86,16 +90,15 @@ async def run_scenario(
 def new_caller(scenario: Scenario) -> Caller:
     """The caller of a scenario, with its lines read or spoken.
 
-    One with a goal listens through a recogniser, where there is one, until it is given better.
+    One with a goal listens through a recogniser, where there is one, until it is given records.
 
     Raises:
         ValueError: A recording or a voice cannot be used; the message names it.
     """
     sounds = prepare(scenario)
     caller = Caller(scenario, sounds.lines, background=sounds.background)
-    recogniser = usual_recogniser() if scenario.goal is not None else None
-    if recogniser is not None:
-        caller.listen_through(RecogniserListener(recogniser))
+    if scenario.goal is not None:
+        caller.listen_through(RecogniserListener(Outside()))
     return caller
 
 

@@ -1,6 +1,5 @@
 """Scenarios: what a scripted caller says, when, and what must come back."""
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,6 +11,7 @@ from pydantic import (
     model_validator,
 )
 
+from telephony.simulator.expectation import CallExpectation, Expectation, Expression, Phrase
 from telephony.simulator.noise import Codec, Noise
 from telephony.simulator.part import Part
 from telephony.simulator.spoken_text import VoiceField, without_breaks
@@ -65,42 +65,6 @@ def _moment(value: Any) -> Any:
 
 
 When = Annotated[Moment, BeforeValidator(_moment)]
-
-
-class Expectation(Part):
-    """What must hold for a turn; every field that is given becomes a check of its own.
-
-    Attributes:
-        answered: Whether the agent must say something after the turn, or must not.
-        matches: Regular expression found somewhere in the agent's text, in any case of letters.
-        words: Each occurs in the agent's text as a word, or as words in a row.
-        similar_to: A text that the agent's should resemble.
-        similarity: How much, from 0 to 1: share of words in common order (difflib's ratio).
-        answer_within_ms: Longest voice-to-voice time.
-        silent_within_ms: For a barge-in: the agent falls silent so soon after the caller's first
-            audible sample.
-        history_cut: For a barge-in: the agent's history keeps less than all of the answer that
-            was cut off, and only its beginning.
-    """
-
-    answered: bool = True
-    matches: str | None = None
-    words: tuple[str, ...] = ()
-    similar_to: str | None = None
-    similarity: float = Field(default=0.7, ge=0, le=1)
-    answer_within_ms: float | None = Field(default=None, gt=0)
-    silent_within_ms: float | None = Field(default=None, gt=0)
-    history_cut: bool = False
-
-    @field_validator("matches")
-    @classmethod
-    def _expression(cls, value: str | None) -> str | None:
-        if value is not None:
-            try:
-                re.compile(value)
-            except re.error as error:
-                raise ValueError(f"not a regular expression: {error}") from None
-        return value
 
 
 class Turn(Part):
@@ -193,15 +157,16 @@ class Transition(Part):
     """Where a caller with a goal goes next. Every condition that is given must hold.
 
     Attributes:
-        words: Each occurs in the agent's text as a word, or as words in a row.
+        words: Each occurs in the agent's text as a word, or as words in a row; how numbers, dates
+            and clock times are written makes no difference.
         matches: Regular expression found somewhere in the agent's text, in any case of letters.
         silent: The agent said nothing; ``false``: it said something.
         visits: The state has been entered at least so often, this time included.
         to: The next state.
     """
 
-    words: tuple[str, ...] = ()
-    matches: re.Pattern[str] | None = None
+    words: tuple[Phrase, ...] = ()
+    matches: Expression | None = None
     silent: bool | None = None
     visits: int | None = Field(default=None, ge=1)
     to: str
@@ -296,6 +261,7 @@ class Scenario(Part):
         codec: Codecs of the caller's way to Twilio, in order.
         seed: Of everything that is drawn.
         not_judged: What a scenario of another format asks for and a call cannot tell.
+        expect: What must hold for the call as a whole.
     """
 
     format: Literal[1] = 1
@@ -315,6 +281,7 @@ class Scenario(Part):
     codec: tuple[Codec, ...] = ()
     seed: int = 0
     not_judged: tuple[str, ...] = ()
+    expect: CallExpectation = CallExpectation()
 
     @model_validator(mode="after")
     def _something_to_say(self) -> "Scenario":

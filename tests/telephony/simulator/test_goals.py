@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from telephony.simulator.caller import FRAME, Caller, Line, State
+from telephony.simulator.checks.outside import Outside
+from telephony.simulator.checks.verdict import Unknown
 from telephony.simulator.goals import Errand
 from telephony.simulator.listening import RecogniserListener, RecordListener
 from telephony.simulator.rehearsal import run_scenario
@@ -176,20 +178,24 @@ def test_a_caller_may_react_in_the_middle_of_an_answer(call):
     assert caller.script.turns[1].when.during_agent is not None
 
 
-def test_a_recogniser_hears_the_answer_and_nothing_from_before_it(tone):
-    class Recogniser:
-        name = "counts samples"
+@pytest.mark.parametrize(("read", "words"), [("Which day?", "Which day?"), (Unknown("why"), None)])
+def test_a_recogniser_hears_the_answer_and_nothing_from_before_it(tone, read, words):
+    class Recorder(Outside):
+        heard = 0
 
-        def recognise(self, audio):
-            return f"{len(audio)} {audio.dtype}"
+        def read(self, audio):
+            self.heard = len(audio)
+            return read
 
-    listener = RecogniserListener(Recogniser())
+    outside = Recorder()
+    listener = RecogniserListener(outside)
     listener.hear(tone(0.02))
     listener.forget()
     assert listener.words().result(5) == ""
     listener.hear(tone(0.02))
     listener.hear(tone(0.02))
-    assert listener.words().result(5) == "640 float32"
+    assert listener.words().result(5) == words
+    assert outside.heard == 320
 
 
 async def test_a_goal_is_pursued_over_a_call_by_the_agents_records(
