@@ -125,7 +125,8 @@ class Dialling:
             )
         begun = call.clock.time()
         try:
-            await call.pass_time(min(self._callee(leg.to).stays_ms / 1000, verb.time_limit))
+            longest = min(self._callee(leg.to).stays_ms / 1000, verb.time_limit)
+            await call.pass_time(longest, until=leg.steering)
         finally:
             trace.seconds = call.clock.time() - begun
             if recording is not None:

@@ -238,25 +238,35 @@ class LiveCall:
             return None
         return instruction
 
-    async def pass_time(self, seconds: float, heard: NDArray[np.int16] | None = None) -> None:
+    async def pass_time(
+        self,
+        seconds: float,
+        heard: NDArray[np.int16] | None = None,
+        until: asyncio.Event | None = None,
+    ) -> None:
         """Let time pass on the line.
 
         Args:
             seconds: How much.
             heard: int16 [n] at 8 kHz: what the phone plays meanwhile; None or the end of it is
                 silence.
+            until: Something else that ends it early.
 
         Raises:
             Steered: An instruction came.
         """
         begun = self.clock.time()
-        sleeping = asyncio.ensure_future(self.clock.sleep(seconds))
-        steered = asyncio.ensure_future(self.steering.wait())
+        waits = {
+            self.clock.sleep(seconds),
+            self.steering.wait(),
+            *([until.wait()] if until else []),
+        }
+        tasks = {asyncio.ensure_future(wait) for wait in waits}
         try:
-            await asyncio.wait({sleeping, steered}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            sleeping.cancel()
-            steered.cancel()
+            for task in tasks:
+                task.cancel()
         samples = round((self.clock.time() - begun) * 8000)
         silence = np.zeros(samples, np.int16)
         played = silence if heard is None else np.concatenate([heard[:samples], silence])[:samples]

@@ -27,6 +27,21 @@ class Detection:
 
 
 @dataclass(frozen=True)
+class RecordingRequest:
+    """How to record.
+
+    Attributes:
+        channels: 1 or 2.
+        track: ``both``, ``inbound`` or ``outbound``.
+        callback: Told about the recording, or None.
+    """
+
+    channels: int = 1
+    track: str = "both"
+    callback: Callback | None = None
+
+
+@dataclass(frozen=True)
 class CallRequest:
     """What the REST API was asked to do.
 
@@ -39,10 +54,7 @@ class CallRequest:
         time_limit: Longest duration in seconds.
         send_digits: Keys that are pressed when it is answered, or None.
         detection: Whether a machine answers is found out, or None.
-        record: The call is recorded from when it is answered.
-        recording_channels: 1 or 2.
-        recording_track: ``both``, ``inbound`` or ``outbound``.
-        recording_callback: Told about the recording, or None.
+        recording: How the call is recorded from when it is answered, or None.
     """
 
     to: str
@@ -53,10 +65,7 @@ class CallRequest:
     time_limit: float = 14400.0
     send_digits: str | None = None
     detection: Detection | None = None
-    record: bool = False
-    recording_channels: int = 1
-    recording_track: str = "both"
-    recording_callback: Callback | None = None
+    recording: RecordingRequest | None = None
 
 
 class OutboundCall:
@@ -94,13 +103,8 @@ class OutboundCall:
         call.trace.cause = Cause.UNREACHABLE
         call.progress("answered", "in-progress")
         call.limit(request.time_limit)
-        if request.record:
-            call.record(
-                "OutboundAPI",
-                channels=request.recording_channels,
-                track=request.recording_track,
-                callback=request.recording_callback,
-            )
+        if request.recording is not None:
+            call.record("OutboundAPI", **vars(request.recording))
         program: Program | None = request.program
         try:
             if request.send_digits:
