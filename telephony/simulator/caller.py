@@ -89,7 +89,7 @@ class Caller:
     Attributes:
         state: What it does now.
         spoken: Its lines so far; the current one is added when it starts.
-        keys: Keys that it has pressed and nobody has passed on yet.
+        keys: Keys that it has pressed and the phone has not sent yet.
     """
 
     def __init__(

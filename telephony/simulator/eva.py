@@ -196,7 +196,7 @@ class EvaBridge:
                 asyncio.create_task(_send(socket, call, outbox)),
             )
             try:
-                await twilio.place(call, caller, CALLER, CALLED)  # type: ignore[arg-type]
+                await twilio.place(call, caller, CALLER, CALLED)
             finally:
                 self._callers.discard(caller)
                 for task in tasks:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from telephony.simulator.expansion import expand
 from telephony.simulator.formats import pipecat, tau2
-from telephony.simulator.part import explain
+from telephony.simulator.part import explain, read_mapping
 from telephony.simulator.scenario import Scenario, Turn
 
 
@@ -30,9 +30,9 @@ def load_scenarios(path: Path) -> tuple[Scenario, ...]:
     """
     if path.suffix == ".json":
         return tau2.load(path)
-    if pipecat.recognises(_read_yaml(path, _TolerantLoader)):
+    if pipecat.recognises(read_mapping(path, _TolerantLoader)):
         return pipecat.load(path)
-    content = _read_yaml(path, yaml.SafeLoader)
+    content = read_mapping(path)
     try:
         versions = expand(content, path.parent)
     except ValueError as error:
@@ -50,18 +50,6 @@ class _TolerantLoader(yaml.SafeLoader):
 
 
 _TolerantLoader.add_constructor(None, lambda loader, node: None)
-
-
-def _read_yaml(path: Path, loader: type[yaml.SafeLoader]) -> dict[str, Any]:
-    try:
-        content = yaml.load(path.read_text("utf-8"), loader)
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a YAML file: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a mapping, got {type(content).__name__}")
-    return content
 
 
 def _line_beside(turn: Turn, folder: Path) -> Turn:

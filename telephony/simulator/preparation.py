@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
 from telephony.simulator.audible import SAMPLE_RATE
-from telephony.simulator.caller import Line
+from telephony.simulator.caller import Caller, Line
+from telephony.simulator.checks.outside import Outside
+from telephony.simulator.listening import RecogniserListener
 from telephony.simulator.noise import Background, Sound, make_noise, through
 from telephony.simulator.recording import read_recording
 from telephony.simulator.scenario import Scenario, Turn
@@ -70,6 +72,21 @@ def prepare(scenario: Scenario, speaker: Speaker | None = None) -> Sounds:
     if noise is not None:
         background = Background(_samples(through(scenario.codec, noise * gain)))
     return Sounds(tuple(lines), background)
+
+
+def new_caller(scenario: Scenario) -> Caller:
+    """The caller of a scenario, with its lines read or spoken.
+
+    One with a goal listens through a recogniser, where there is one, until it is given records.
+
+    Raises:
+        ValueError: A recording or a voice cannot be used; the message names it.
+    """
+    sounds = prepare(scenario)
+    caller = Caller(scenario, sounds.lines, background=sounds.background)
+    if scenario.goal is not None:
+        caller.listen_through(RecogniserListener(Outside()))
+    return caller
 
 
 def read_sound(path: Path) -> Sound:

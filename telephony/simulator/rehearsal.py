@@ -11,10 +11,9 @@ from telephony.simulator.assessment import Assessment, assess_call
 from telephony.simulator.audible import SAMPLE_RATE
 from telephony.simulator.caller import Caller, Spoken
 from telephony.simulator.carrier import LoopbackTwilio
-from telephony.simulator.checks.outside import Outside
 from telephony.simulator.clock import UnixClock
-from telephony.simulator.listening import RecogniserListener, RecordListener
-from telephony.simulator.preparation import prepare
+from telephony.simulator.listening import RecordListener
+from telephony.simulator.preparation import new_caller
 from telephony.simulator.recording import write_call
 from telephony.simulator.report import CallReport
 from telephony.simulator.scenario import Scenario
@@ -65,7 +64,7 @@ async def run_scenario(
         show = _Show(call, caller, tail, watcher or Quiet())
         showing = asyncio.create_task(show.run(clock))
         try:
-            await twilio.place(call, caller, scenario.caller, scenario.called)
+            await twilio.place(call, caller, scenario.caller, scenario.called, scenario.network)
             if tail is not None and call.stream is not None:
                 await _wait_for_end(tail, clock)
         finally:
@@ -85,21 +84,6 @@ async def run_scenario(
     show.last_turn_over()
     show.watcher.call_over(report)
     return report
-
-
-def new_caller(scenario: Scenario) -> Caller:
-    """The caller of a scenario, with its lines read or spoken.
-
-    One with a goal listens through a recogniser, where there is one, until it is given records.
-
-    Raises:
-        ValueError: A recording or a voice cannot be used; the message names it.
-    """
-    sounds = prepare(scenario)
-    caller = Caller(scenario, sounds.lines, background=sounds.background)
-    if scenario.goal is not None:
-        caller.listen_through(RecogniserListener(Outside()))
-    return caller
 
 
 class _Show:

@@ -12,6 +12,7 @@ from pydantic import (
 )
 
 from telephony.simulator.expectation import CallExpectation, Expectation, Expression, Phrase
+from telephony.simulator.network import Network
 from telephony.simulator.noise import Codec, Noise
 from telephony.simulator.part import Part
 from telephony.simulator.spoken_text import VoiceField, without_breaks
@@ -262,6 +263,7 @@ class Scenario(Part):
         seed: Of everything that is drawn.
         not_judged: What a scenario of another format asks for and a call cannot tell.
         expect: What must hold for the call as a whole.
+        network: What the network does to the call.
     """
 
     format: Literal[1] = 1
@@ -282,6 +284,7 @@ class Scenario(Part):
     seed: int = 0
     not_judged: tuple[str, ...] = ()
     expect: CallExpectation = CallExpectation()
+    network: Network = Network()
 
     @model_validator(mode="after")
     def _something_to_say(self) -> "Scenario":

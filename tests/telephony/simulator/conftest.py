@@ -57,8 +57,9 @@ class FastClock:
                 await asyncio.sleep(0)
             if self._sleepers:
                 deadline, _, future = heapq.heappop(self._sleepers)
-                self.now = max(self.now, deadline)
+                # Whoever was cancelled does not make time pass.
                 if not future.done():
+                    self.now = max(self.now, deadline)
                     future.set_result(None)
             else:
                 await asyncio.sleep(0.001)
