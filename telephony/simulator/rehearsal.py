@@ -34,6 +34,7 @@ async def run_scenario(
     records_dir: Path | None = None,
     watcher: Watcher | None = None,
     clock: Clock | None = None,
+    picture: bool = True,
 ) -> CallReport:
     """Place the call of a scenario and report on it.
 
@@ -45,6 +46,7 @@ async def run_scenario(
             it only the sound is judged.
         watcher: Is told what happens while it happens.
         clock: Paces the call; the machine's own if not given.
+        picture: Draw timeline.png.
 
     Returns:
         The report, complete even if the call was refused or torn.
@@ -53,7 +55,7 @@ async def run_scenario(
         ValueError: A recording of the scenario cannot be used; the message names it.
     """
     clock = clock or UnixClock()
-    caller = Caller(scenario, [read_line(turn.wav) for turn in scenario.turns])
+    caller = new_caller(scenario)
     async with LoopbackTwilio(target, clock) as twilio:
         call = twilio.new_call()
         tail = RecordTail(records_dir / f"{call.call_sid}.jsonl") if records_dir else None
@@ -68,13 +70,22 @@ async def run_scenario(
             outcome = (await asyncio.gather(showing, return_exceptions=True))[0]
             report = assess_call(scenario, call, caller.spoken, tail.events if tail else None)
             if out_dir is not None:
-                write_report(out_dir, report, call)
+                write_report(out_dir, report, call, picture=picture)
     if isinstance(outcome, Exception):
         raise outcome
     show.look()
     show.last_turn_over()
     show.watcher.call_over(report)
     return report
+
+
+def new_caller(scenario: Scenario) -> Caller:
+    """The caller of a scenario, with its recordings read.
+
+    Raises:
+        ValueError: A recording cannot be used; the message names it.
+    """
+    return Caller(scenario, [read_line(turn.wav) for turn in scenario.turns])
 
 
 class _Show:
@@ -151,14 +162,17 @@ async def _wait_for_end(tail: RecordTail, clock: Clock) -> None:
         tail.read()
 
 
-def write_report(out_dir: Path, report: CallReport, call: CallTrace) -> None:
+def write_report(
+    out_dir: Path, report: CallReport, call: CallTrace, *, picture: bool = True
+) -> None:
     """Write call.json and, where there was a media stream, call.wav and timeline.png."""
     out_dir.mkdir(parents=True, exist_ok=True)
     (out_dir / "call.json").write_text(report.model_dump_json(indent=2) + "\n", "utf-8")
     if call.stream is not None and call.stream.agent:
         caller, agent = call.stream.caller_audio, call.stream.agent_audio
         write_call(out_dir / "call.wav", caller, agent)
-        draw_timeline(out_dir / "timeline.png", report, caller, agent)
+        if picture:
+            draw_timeline(out_dir / "timeline.png", report, caller, agent)
 
 
 def run_directory(out_root: Path) -> Path:

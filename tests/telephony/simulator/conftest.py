@@ -27,6 +27,7 @@ from telephony.media_streams import (
     Stop,
 )
 from telephony.simulator.audible import audible_windows
+from telephony.simulator.report import CallReport, Check, Latency, MarkReport, TurnReport
 from telephony.simulator.scenario import Scenario
 from telephony.simulator.target import Target
 
@@ -271,3 +272,43 @@ async def agent(clock, tmp_path, aiohttp_server) -> Agent:
         status_url=f"{PUBLIC}/status",
     )
     return agent
+
+
+@pytest.fixture
+def call_report() -> Callable[..., CallReport]:
+    """Builds the report of a call of eight seconds: one line, one answer."""
+
+    def build(holds: bool = True, **fields) -> CallReport:
+        words = Check(name="words", expected="“soon”", found="“later”", passed=holds)
+        turn = TurnReport(
+            index=0,
+            caller="Words.",
+            speech=(1.0, 3.0),
+            answer=(4.0, 7.0),
+            agent="An answer.",
+            latency=Latency(voice_to_voice=1000.0),
+            checks=[words],
+        )
+        call = {
+            "scenario": "a call",
+            "call_sid": "CA0",
+            "dialled_at": 0.0,
+            "stream_started_at": 0.0,
+            "webhook_ms": 1.0,
+            "connect_ms": 1.0,
+            "duration": 8.0,
+            "cause": "the caller hung up",
+            "said": [],
+            "turns": [turn],
+            "checks": [],
+            "marks": [MarkReport(name="m", sent=4.0, returned=6.0, cleared=True)],
+            "clears": [],
+            "gaps": [],
+            "unplayed": 0.0,
+            "errors": [],
+            "lateness": None,
+            "agent_events": [],
+        }
+        return CallReport(**{**call, **fields})
+
+    return build

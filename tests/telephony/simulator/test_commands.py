@@ -6,7 +6,7 @@ import io
 import pytest
 import yaml
 
-from telephony.simulator import simulate
+from telephony.simulator import Outputs, Plan, SuiteReport, simulate
 
 
 @pytest.fixture
@@ -34,10 +34,10 @@ async def test_a_rehearsal_from_a_file_leaves_its_report_and_an_exit_status(
 
     status = await asyncio.to_thread(
         simulate,
-        scenario_file(when={"at_ms": 100}, expect={"answered": answered}),
+        [scenario_file(when={"at_ms": 100}, expect={"answered": answered})],
         agent.target.voice_url,
         agent.target.auth_token,
-        tmp_path / "runs",
+        Outputs(tmp_path / "runs"),
         via=agent.target.via,
         out=out,
     )
@@ -45,10 +45,59 @@ async def test_a_rehearsal_from_a_file_leaves_its_report_and_an_exit_status(
     (directory,) = (tmp_path / "runs").iterdir()
     assert agent.forged == []
     assert status == expected_status
-    assert {path.name for path in directory.iterdir()} == {"call.json", "call.wav", "timeline.png"}
+    files = {"call.json", "call.wav", "report.html", "report.json", "timeline.png"}
+    assert {path.name for path in directory.iterdir()} == files
     assert str(directory) in out.getvalue()
 
 
 def test_a_wrong_address_is_named(scenario_file, tmp_path):
     with pytest.raises(ValueError, match="voice_url: expected an http"):
-        simulate(scenario_file(), "localhost:8080", "token", tmp_path)
+        simulate([scenario_file()], "localhost:8080", "token", Outputs(tmp_path))
+
+
+async def test_several_calls_leave_their_reports_where_they_were_asked_for(
+    agent, scenario_file, tmp_path
+):
+    async def mute(line):
+        async for _ in line.events():
+            pass
+
+    agent.behave = mute
+    outputs = Outputs(
+        directory=tmp_path / "run",
+        html=tmp_path / "page" / "index.html",
+        json=tmp_path / "all.json",
+        junit=tmp_path / "junit.xml",
+    )
+    out = io.StringIO()
+
+    status = await asyncio.to_thread(
+        simulate,
+        [scenario_file(when={"at_ms": 100})],
+        agent.target.voice_url,
+        agent.target.auth_token,
+        outputs,
+        plan=Plan(repeat=2, parallel=2),
+        via=agent.target.via,
+        out=out,
+    )
+
+    assert status == 0
+    calls = [path.name for path in sorted((tmp_path / "run").iterdir())]
+    assert calls == ["001-short.1", "001-short.2"]
+    files = {path.name for path in (tmp_path / "run" / "001-short.1").iterdir()}
+    assert files == {"call.json", "call.wav"}
+    report = SuiteReport.model_validate_json((tmp_path / "all.json").read_text())
+    assert [attempt.directory for attempt in report.attempts] == calls
+    assert (tmp_path / "page" / "index.html").read_text().count("<audio ") == 2
+    assert (tmp_path / "junit.xml").read_text().count("<testcase ") == 2
+    assert "All 2 calls went as expected." in out.getvalue()
+
+
+def test_a_directory_that_holds_something_is_not_written_into(tmp_path):
+    (tmp_path / "earlier.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"--out: .* is not empty"):
+        Outputs(directory=tmp_path).make()
+    with pytest.raises(ValueError, match=r"--junit: .* is a directory"):
+        Outputs(directory=tmp_path / "new", junit=tmp_path).make()
+    assert not (tmp_path / "new").exists()
