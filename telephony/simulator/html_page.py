@@ -17,6 +17,7 @@ import soundfile
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
+from telephony.simulator.load_section import LoadSection
 from telephony.simulator.report import CallReport
 from telephony.simulator.suite_report import Attempt, ScenarioReport, SuiteReport, spread
 from telephony.simulator.terminal import PARTS, TOO_LATE_MS, complaints, time_of_call
@@ -73,28 +74,39 @@ class Entry:
         return reasons + (complaints(self.attempt.call) if self.attempt.call else [])
 
 
-def write_page(path: Path, suite: SuiteReport, directory: Path | None) -> None:
+def write_page(
+    path: Path,
+    suite: SuiteReport | None = None,
+    directory: Path | None = None,
+    load: LoadSection | None = None,
+) -> None:
     """Write a run as a page.
 
     Args:
         path: The file; its directory is made if need be.
-        suite: The run.
-        directory: Where the run left its recordings; None for a page without them.
+        suite: A run of calls, each shown by itself; None for a page about load alone.
+        directory: Where that run left its recordings; None for a page without them.
+        load: A load run, or None.
 
     Raises:
         OSError: The file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render(suite, directory), "utf-8")
+    path.write_text(render(suite, directory, load), "utf-8")
 
 
-def render(suite: SuiteReport, directory: Path | None) -> str:
+def render(
+    suite: SuiteReport | None = None,
+    directory: Path | None = None,
+    load: LoadSection | None = None,
+) -> str:
     """A run as HTML; the arguments are those of ``write_page``."""
     page = _environment().get_template("page.html")
     return page.render(
         suite=suite,
-        entries=_entries(suite, directory),
-        started=datetime.fromtimestamp(suite.started_at).astimezone(),
+        load=load,
+        entries=[] if suite is None else _entries(suite, directory),
+        started=None if suite is None else datetime.fromtimestamp(suite.started_at).astimezone(),
     )
 
 
@@ -108,6 +120,9 @@ def _environment() -> Environment:
     )
     environment.filters["clock"] = time_of_call
     environment.filters["ms"] = lambda value: f"{value:,.0f} ms"
+    environment.filters["amount"] = lambda value: (
+        f"{value:,.4g}" if value < 1000 else f"{value:,.0f}"
+    )
     environment.filters["percent"] = lambda at, whole: f"{100 * at / whole:.3f}%"
     environment.globals.update(ticks=_ticks, parts=PARTS, half=HALF_HEIGHT, too_late=TOO_LATE_MS)
     return environment

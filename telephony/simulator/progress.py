@@ -50,7 +50,7 @@ class Progress:
             name += f" ({attempt.number} of {self._plan.repeat})"
         outcome, call = attempt.outcome, attempt.call
         word = outcome.value if outcome in (Outcome.PASSED, Outcome.SKIPPED) else outcome.upper()
-        length = "" if call is None else time_of_call(call.duration)
+        length = time_of_call(call.duration) if call is not None and call.duration else ""
         place = f"{self._done}/{self._total}"
         self._print(f"{place:>7}  {word:<7} {length:>6}  {name}")
         reasons = [reason for reason in (attempt.skipped, attempt.error) if reason]

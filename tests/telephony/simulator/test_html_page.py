@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from telephony.simulator.chart import Chart
 from telephony.simulator.html_page import HALF_HEIGHT, clip, render, waveform, write_page
+from telephony.simulator.load_section import LoadSection
 from telephony.simulator.report import BargeIn
 from telephony.simulator.suite_report import Attempt, ScenarioReport, SuiteReport
 
@@ -170,3 +172,17 @@ def test_a_recording_on_the_page_is_a_tenth_of_its_size_and_on_the_same_axis(ton
     assert len(packed) < audio.nbytes / 4
     assert loud[0] / rate == pytest.approx(1.0, abs=0.02)
     assert loud[-1] / rate == pytest.approx(2.0, abs=0.02)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_load_run_is_drawn_and_its_figures_can_be_read(suite, alone):
+    lines = {"p50": [500.0, 612.5], "p95": [700.0, None]}
+    chart = Chart("Over calls", "calls at once", "ms", [1, 16], lines, limit=1000.0)
+    load = LoadSection("Load <test>", "It held.", True, [chart], {"calls": "17"})
+
+    page = Page(render(None if alone else suite(), None, load))
+
+    assert [attrs["d"].count("L") for attrs in page.all("path")] == [1, 0]
+    assert "16 612.5 ms –" in page.text
+    assert "Load <test> ✓ It held." in page.text
+    assert len(page.all("article")) == (0 if alone else 1)
