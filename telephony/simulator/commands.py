@@ -190,12 +190,12 @@ class _Rehearsal:
 
     def _write(self, report: SuiteReport) -> None:
         outputs = self._outputs
-        write_page(outputs.html or self._directory / "report.html", report, self._directory)
         json = outputs.json or self._directory / "report.json"
         json.parent.mkdir(parents=True, exist_ok=True)
         json.write_text(report.model_dump_json(indent=2) + "\n", "utf-8")
         if outputs.junit is not None:
             write_junit(outputs.junit, report)
+        write_page(outputs.html or self._directory / "report.html", report, self._directory)
 
 
 def _verdict(report: SuiteReport, single: bool) -> str:

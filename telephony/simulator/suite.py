@@ -19,6 +19,8 @@ from telephony.simulator.suite_report import Attempt, ScenarioReport, SuiteRepor
 from telephony.simulator.target import Target
 from telephony.simulator.terminal import Quiet, Watcher
 
+_OF_A_SCENARIO = {"format", "goal", "turns"}
+"""By one of these fields at its top a YAML file in a directory is known for a scenario."""
 _NO_CALL = "the budget ran out before this call"
 _HALF_A_CALL = "the budget ran out during this call"
 
@@ -80,8 +82,8 @@ def collect(paths: Sequence[Path]) -> list[Script]:
     """Read the scenarios to run.
 
     Args:
-        paths: YAML files, and directories in which every YAML file, however deep, that has
-            ``turns`` or ``format`` at its top is a scenario (others are settings or lists of
+        paths: Files, and directories in which every YAML file, however deep, that has ``turns``,
+            ``goal`` or ``format`` at its top is a scenario (others are settings or lists of
             recordings; what begins with a dot is passed over). What is given twice is taken once.
 
     Returns:
@@ -142,7 +144,7 @@ def _looks_like_a_scenario(path: Path) -> bool:
         content: Any = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
         return True
-    return isinstance(content, dict) and ("turns" in content or "format" in content)
+    return isinstance(content, dict) and not _OF_A_SCENARIO.isdisjoint(content)
 
 
 async def run_suite(
