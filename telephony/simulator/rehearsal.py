@@ -36,6 +36,7 @@ async def run_scenario(
     records_dir: Path | None = None,
     watcher: Watcher | None = None,
     clock: Clock | None = None,
+    picture: bool = True,
 ) -> CallReport:
     """Place the call of a scenario and report on it.
 
@@ -47,6 +48,7 @@ async def run_scenario(
             directory, or one file ``*.jsonl`` for all calls; without it only the sound is judged.
         watcher: Is told what happens while it happens.
         clock: Paces the call; the machine's own if not given.
+        picture: Draw timeline.png.
 
     Returns:
         The report, complete even if the call was refused or torn.
@@ -77,7 +79,7 @@ async def run_scenario(
             )
             report.checks.extend(caller.checks())
             if out_dir is not None:
-                write_report(out_dir, report, call)
+                write_report(out_dir, report, call, picture=picture)
     if isinstance(outcome, Exception):
         raise outcome
     show.look()
@@ -158,14 +160,17 @@ async def _wait_for_end(tail: RecordTail, clock: Clock) -> None:
         tail.read()
 
 
-def write_report(out_dir: Path, report: CallReport, call: CallTrace) -> None:
+def write_report(
+    out_dir: Path, report: CallReport, call: CallTrace, *, picture: bool = True
+) -> None:
     """Write call.json and, where there was a media stream, call.wav and timeline.png."""
     out_dir.mkdir(parents=True, exist_ok=True)
     (out_dir / "call.json").write_text(report.model_dump_json(indent=2) + "\n", "utf-8")
     if call.stream is not None and call.stream.agent:
         caller, agent = call.stream.caller_audio, call.stream.agent_audio
         write_call(out_dir / "call.wav", caller, agent)
-        draw_timeline(out_dir / "timeline.png", report, caller, agent)
+        if picture:
+            draw_timeline(out_dir / "timeline.png", report, caller, agent)
 
 
 def run_directory(out_root: Path) -> Path:
