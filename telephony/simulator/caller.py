@@ -146,8 +146,13 @@ class Caller:
         return self._scenario.model_copy(update={"turns": turns})
 
     def checks(self) -> list[Check]:
-        """What only the caller can judge: whether it reached its goal."""
-        return [] if self._errand is None else [self._errand.check()]
+        """Whether it reached its goal, and what its scenario asks for and nobody here can tell."""
+        unknown = "nothing on a phone allows to tell"
+        checks = [
+            Check(name="not_judged", expected=asked, found=unknown, passed=None)
+            for asked in self._scenario.not_judged
+        ]
+        return checks if self._errand is None else [self._errand.check(), *checks]
 
     def tick(self, heard: NDArray[np.int16]) -> NDArray[np.int16] | None:
         """Live through 20 ms.

@@ -21,7 +21,7 @@ from telephony.simulator.suite_report import Attempt, ScenarioReport, SuiteRepor
 from telephony.simulator.target import Target
 from telephony.simulator.terminal import Quiet, Watcher
 
-_OF_A_SCENARIO = {"format", "goal", "turns"}
+_OF_A_SCENARIO = {"format", "goal", "scenarios", "turns"}
 """By one of these fields at its top a YAML file in a directory is known for a scenario."""
 _NO_CALL = "the budget ran out before this call"
 _HALF_A_CALL = "the budget ran out during this call"
