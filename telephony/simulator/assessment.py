@@ -79,9 +79,9 @@ class Assessment:
         script = self._scenario.turns[index]
         place = self._evidence.place_of(index)
         if place is None:
-            unsaid = Check(
-                name="spoken", expected="the line is spoken", found="it was not", passed=False
-            )
+            refused = self._scenario.expect.cause in (Cause.REFUSED, Cause.UNREACHABLE)
+            expected = "the line is not spoken" if refused else "the line is spoken"
+            unsaid = Check(name="spoken", expected=expected, found="it was not", passed=refused)
             return TurnReport(
                 index=index, caller=script.say, speech=None, answer=None, checks=[unsaid]
             )
@@ -181,6 +181,16 @@ class Assessment:
         if span not in self._readings:
             self._readings[span] = self._outside.read(self._evidence.audio(span))
         return self._readings[span]
+
+
+def asks_outside(scenario: Scenario) -> bool:
+    """Whether a scenario's checks ask a recogniser, a judge or a database, and take their time."""
+    expectations = [turn.expect for turn in scenario.turns]
+    if scenario.greeting is not None:
+        expectations.append(scenario.greeting.expect)
+    return bool(scenario.expect.database) or any(
+        expect.audio or expect.judge for expect in [*expectations, scenario.expect]
+    )
 
 
 def assess_call(

@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import Iterator
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from telephony.clock import Clock
 from telephony.simulator.agent_records import RecordTail, printable
-from telephony.simulator.assessment import Assessment, assess_call
+from telephony.simulator.assessment import Assessment, asks_outside, assess_call
 from telephony.simulator.audible import SAMPLE_RATE
 from telephony.simulator.caller import Caller, Spoken
 from telephony.simulator.carrier import LoopbackTwilio
@@ -67,8 +68,8 @@ async def run_scenario(
             showing.cancel()
             outcome = (await asyncio.gather(showing, return_exceptions=True))[0]
             events = tail.events if tail else None
-            # In a thread: a recogniser, a judge or a database may take its time.
-            report = await asyncio.to_thread(assess_call, scenario, call, caller.spoken, events)
+            assess = partial(assess_call, scenario, call, caller.spoken, events)
+            report = await asyncio.to_thread(assess) if asks_outside(scenario) else assess()
             if out_dir is not None:
                 write_report(out_dir, report, call)
     if isinstance(outcome, Exception):
