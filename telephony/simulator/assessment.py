@@ -208,18 +208,17 @@ def assess_call(
         spoken: The lines that were spoken.
         events: The agent's record, or None where there is none to read.
         outside: Who reads the audio and judges the conversation, by default whom the environment
-            names. Nobody is asked about a rehearsal that was broken off.
+            names. Of a rehearsal that was broken off neither they nor databases are asked.
     """
     stream = trace.stream or StreamTrace("", trace.dialled_at)
-    if trace.cause is Cause.BROKEN_OFF:
-        outside = None
-    elif outside is None:
-        outside = Outside()
-    assessment = Assessment(scenario, stream, spoken, events, outside)
+    over = trace.cause is not Cause.BROKEN_OFF
+    asked = (outside or Outside()) if over else None
+    assessment = Assessment(scenario, stream, spoken, events, asked)
     turns = assessment.turns()
     duration = len(stream.agent) * 160 / SAMPLE_RATE
     checks = check_ending(scenario.expect, trace) + assessment.course(turns, duration)
-    checks += [check_database(database) for database in scenario.expect.database]
+    if over:
+        checks += [check_database(database) for database in scenario.expect.database]
     return CallReport(
         scenario=scenario.name,
         call_sid=trace.call_sid,
