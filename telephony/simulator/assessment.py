@@ -79,9 +79,9 @@ class Assessment:
         script = self._scenario.turns[index]
         place = self._evidence.place_of(index)
         if place is None:
-            unsaid = Check(
-                name="spoken", expected="the line is spoken", found="it was not", passed=False
-            )
+            refused = self._scenario.expect.cause in (Cause.REFUSED, Cause.UNREACHABLE)
+            expected = "the line is not spoken" if refused else "the line is spoken"
+            unsaid = Check(name="spoken", expected=expected, found="it was not", passed=refused)
             return TurnReport(
                 index=index, caller=script.label, speech=None, answer=None, checks=[unsaid]
             )
@@ -183,6 +183,16 @@ class Assessment:
         return self._readings[span]
 
 
+def asks_outside(scenario: Scenario) -> bool:
+    """Whether a scenario's checks ask a recogniser, a judge or a database, and take their time."""
+    expectations = [turn.expect for turn in scenario.turns]
+    if scenario.greeting is not None:
+        expectations.append(scenario.greeting.expect)
+    return bool(scenario.expect.database) or any(
+        expect.audio or expect.judge for expect in [*expectations, scenario.expect]
+    )
+
+
 def assess_call(
     scenario: Scenario,
     trace: CallTrace,
@@ -198,18 +208,17 @@ def assess_call(
         spoken: The lines that were spoken.
         events: The agent's record, or None where there is none to read.
         outside: Who reads the audio and judges the conversation, by default whom the environment
-            names. Nobody is asked about a rehearsal that was broken off.
+            names. Of a rehearsal that was broken off neither they nor databases are asked.
     """
     stream = trace.stream or StreamTrace("", trace.dialled_at)
-    if trace.cause is Cause.BROKEN_OFF:
-        outside = None
-    elif outside is None:
-        outside = Outside()
-    assessment = Assessment(scenario, stream, spoken, events, outside)
+    over = trace.cause is not Cause.BROKEN_OFF
+    asked = (outside or Outside()) if over else None
+    assessment = Assessment(scenario, stream, spoken, events, asked)
     turns = assessment.turns()
     duration = len(stream.agent) * 160 / SAMPLE_RATE
     checks = check_ending(scenario.expect, trace) + assessment.course(turns, duration)
-    checks += [check_database(database) for database in scenario.expect.database]
+    if over:
+        checks += [check_database(database) for database in scenario.expect.database]
     return CallReport(
         scenario=scenario.name,
         call_sid=trace.call_sid,

@@ -106,7 +106,7 @@ class Evidence:
             if span is not None and place is not None
             else None,
             pause_ms=self._longest_pause(span),
-            gap_ms=self.longest_gap(span),
+            gap_ms=None if span is None else self.longest_gap(span),
         )
 
     def turns(self, place: int | None) -> list[AgentTurn]:
@@ -144,7 +144,7 @@ class Evidence:
         """int16 [n] at 8 kHz: what the phone played of the agent."""
         return self._audio[span[0] : span[1]]
 
-    def longest_gap(self, within: Span | None = None) -> float | None:
+    def longest_gap(self, within: Span | None = None) -> float:
         """Milliseconds of the longest silence for want of audio.
 
         Args:

@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import Iterator
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from telephony.clock import Clock
 from telephony.simulator.agent_records import RecordTail, printable
-from telephony.simulator.assessment import Assessment, assess_call
+from telephony.simulator.assessment import Assessment, asks_outside, assess_call
 from telephony.simulator.audible import SAMPLE_RATE
 from telephony.simulator.caller import Caller, Spoken
 from telephony.simulator.carrier import LoopbackTwilio
@@ -73,10 +74,8 @@ async def run_scenario(
             showing.cancel()
             outcome = (await asyncio.gather(showing, return_exceptions=True))[0]
             events = tail.events if tail else None
-            # In a thread: a recogniser, a judge or a database may take its time.
-            report = await asyncio.to_thread(
-                assess_call, caller.script, call, caller.spoken, events
-            )
+            assess = partial(assess_call, caller.script, call, caller.spoken, events)
+            report = await asyncio.to_thread(assess) if asks_outside(caller.script) else assess()
             report.checks.extend(caller.checks())
             if out_dir is not None:
                 write_report(out_dir, report, call, picture=picture)

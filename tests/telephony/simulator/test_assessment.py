@@ -177,6 +177,14 @@ async def test_the_expected_end_may_be_another_one(agent, rehearse):
     assert {check.name for check in unexpected.checks if not check.passed} == {"cause", "errors"}
 
 
+async def test_a_refusal_may_be_what_is_wanted(agent, rehearse):
+    agent.twiml = "<Response><Reject/></Response>"
+
+    report = await rehearse([{}], expect={"cause": "refused"})
+
+    assert report.passed, report.model_dump_json(indent=1)
+
+
 async def test_silences_of_the_call_and_pauses_of_an_answer_are_measured(agent, rehearse):
     async def halting(line):
         spoken = 0
