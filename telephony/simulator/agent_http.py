@@ -12,6 +12,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 from scipy.signal import resample_poly
+from yarl import URL
 
 from telephony.simulator.audible import SAMPLE_RATE
 from telephony.simulator.live_call import Document, Fetch, LiveCall
@@ -123,7 +124,8 @@ class AgentHttp:
         try:
             async with self._session.request(
                 method,
-                self._target.reach(url),
+                # As it was signed, not as a library would rather write it.
+                URL(self._target.reach(url), encoded=True),
                 data=form,
                 headers={"X-Twilio-Signature": self._target.signature(url, form)},
                 timeout=aiohttp.ClientTimeout(total=seconds),

@@ -1,7 +1,6 @@
 """What this Twilio makes of TwiML."""
 
 import pytest
-
 from twilio.twiml.voice_response import Dial as BuildDial
 from twilio.twiml.voice_response import VoiceResponse
 
