@@ -73,12 +73,8 @@ class AgentHttp:
             call.error(11205, f"the webhook cannot be reached: {reason(error)}")
             return None
 
-    async def tell(
-        self, call: LiveCall, callback: Callback | None, parameters: Mapping[str, str]
-    ) -> None:
+    async def tell(self, call: LiveCall, callback: Callback, parameters: Mapping[str, str]) -> None:
         """Send a callback. As with Twilio, the call does not depend on its answer."""
-        if callback is None:
-            return
         try:
             async with self._ask(
                 call, callback.url, callback.method, parameters, CALLBACK_SECONDS

@@ -56,7 +56,7 @@ class End:
 
 
 Program = Fetch | Document
-Tell = Callable[["LiveCall", Callback | None, Mapping[str, str]], Coroutine[Any, Any, None]]
+Tell = Callable[["LiveCall", Callback, Mapping[str, str]], Coroutine[Any, Any, None]]
 
 
 class Steered(Exception):

@@ -280,13 +280,13 @@ class Outside:
     """The agent's web server beside its voice webhook.
 
     Attributes:
-        documents: TwiML by path; any other path is answered with no content.
+        documents: TwiML by path, or what makes it of the form; any other path has no content.
         files: Content and its type by path.
         asked: Path and form (or query) of every request, in order.
         forged: Addresses whose signature was wrong.
     """
 
-    documents: dict[str, str] = field(default_factory=dict)
+    documents: dict[str, str | Callable[[dict[str, str]], str]] = field(default_factory=dict)
     files: dict[str, tuple[bytes, str]] = field(default_factory=dict)
     status: dict[str, int] = field(default_factory=dict)
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
@@ -309,7 +309,9 @@ class Outside:
             content, kind = self.files[request.path]
             return web.Response(body=content, content_type=kind)
         if request.path in self.documents:
-            return web.Response(text=self.documents[request.path], content_type="text/xml")
+            document = self.documents[request.path]
+            text = document if isinstance(document, str) else document(form)
+            return web.Response(text=text, content_type="text/xml")
         return web.Response(status=204)
 
 

@@ -12,6 +12,7 @@ from twilio.http.async_http_client import AsyncTwilioHttpClient
 from twilio.rest import Client
 
 from telephony.simulator.callee import Callee
+from telephony.simulator.live_call import Document
 from telephony.simulator.loopback import running_twilio
 from telephony.simulator.openapi import Description
 from telephony.simulator.trace import Cause
@@ -290,6 +291,24 @@ async def test_a_steered_call_interrupts_whatever_it_does(twilio, client, clock)
 
     assert call.said == ["Now."]
     assert call.ended_at - call.dialled_at < 600
+
+
+async def test_an_instruction_that_comes_while_a_document_is_fetched_is_not_lost(
+    outside, twilio, client
+):
+    twilio.twilio.callees[OTHER] = Callee(ring_ms=0)
+    calls = twilio.twilio.calls
+
+    def during(form):
+        calls[form["CallSid"]].steer(Document("<Response><Say>Instead.</Say></Response>"))
+        return "<Response/>"
+
+    outside.documents["/outgoing"] = during
+
+    made = await client.calls.create_async(to=OTHER, from_=AGENT, url=f"{PUBLIC}/outgoing")
+    call = await twilio.twilio.ended(made.sid)
+
+    assert call.said == ["Instead."]
 
 
 async def test_a_time_limit_ends_the_call_and_can_be_changed(twilio, running):
