@@ -220,7 +220,9 @@ def _loopback(options: argparse.Namespace) -> int:
     account = {"account_sid": options.account_sid} if options.account_sid else {}
     token = os.environ.get(AUTH_TOKEN_VARIABLE, "")
     target = Target(options.url, token, via=options.via, **account)
-    return serve_loopback(target, options.phone_book, options.host, options.port, _progress)
+    return asyncio.run(
+        serve_loopback(target, options.phone_book, options.host, options.port, _progress)
+    )
 
 
 def _train(options: argparse.Namespace) -> int:

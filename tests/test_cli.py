@@ -173,6 +173,7 @@ def test_nothing_to_say_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture
         (["simulate", "absent.yaml"], "absent.yaml"),
         (["simulate", "."], ".: no scenario in it"),
         (["simulate", "--demo", "--url", "ftp://host"], "voice_url"),
+        (["loopback-twilio", "--url", "ftp://host"], "voice_url"),
         (["serve", "--settings", "absent.yaml"], "absent.yaml"),
     ],
 )

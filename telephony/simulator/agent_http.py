@@ -12,6 +12,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 from scipy.signal import resample_poly
+from yarl import URL
 
 from telephony.simulator.audible import SAMPLE_RATE
 from telephony.simulator.live_call import Document, Fetch, LiveCall
@@ -72,12 +73,8 @@ class AgentHttp:
             call.error(11205, f"the webhook cannot be reached: {reason(error)}")
             return None
 
-    async def tell(
-        self, call: LiveCall, callback: Callback | None, parameters: Mapping[str, str]
-    ) -> None:
+    async def tell(self, call: LiveCall, callback: Callback, parameters: Mapping[str, str]) -> None:
         """Send a callback. As with Twilio, the call does not depend on its answer."""
-        if callback is None:
-            return
         try:
             async with self._ask(
                 call, callback.url, callback.method, parameters, CALLBACK_SECONDS
@@ -123,7 +120,8 @@ class AgentHttp:
         try:
             async with self._session.request(
                 method,
-                self._target.reach(url),
+                # As it was signed, not as a library would rather write it.
+                URL(self._target.reach(url), encoded=True),
                 data=form,
                 headers={"X-Twilio-Signature": self._target.signature(url, form)},
                 timeout=aiohttp.ClientTimeout(total=seconds),

@@ -183,7 +183,8 @@ class Dialling:
 
     def _leg(self, call: LiveCall, trace: DialTrace, number: Number, base_url: str) -> LiveCall:
         leg = LiveCall(
-            CallTrace(new_sid("CA"), call.clock.time()),
+            # What goes wrong with it is logged where somebody looks.
+            CallTrace(new_sid("CA"), call.clock.time(), errors=call.trace.errors),
             call.account_sid,
             "outbound-dial",
             trace.caller_id,

@@ -81,6 +81,8 @@ class Execution:
                 return
             try:
                 program = await self._execute(program)
+                if call.steering.is_set() and call.trace.cause is not Cause.CALLER_HUNG_UP:
+                    program = call.obey()
             except Steered:
                 program = call.obey()
             except TwiMLError as error:
@@ -141,10 +143,11 @@ class Execution:
                 return await self._record(verb, document)
             case Stream():
                 call.trace.cause = await self._connect(verb, document)
+                if call.trace.cause is Cause.CALLER_HUNG_UP:
+                    return None
                 if call.steering.is_set():
                     raise Steered
-                if call.trace.cause is not Cause.CALLER_HUNG_UP:
-                    return _next(document, verb.action, {})
+                return _next(document, verb.action, {})
         return None
 
     async def send_digits(self, digits: str, loop: int = 1) -> None:

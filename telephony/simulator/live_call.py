@@ -20,7 +20,7 @@ from telephony.simulator.verbs import Callback
 API_VERSION = "2010-04-01"
 OVER = frozenset({"completed", "busy", "failed", "no-answer", "canceled"})
 """CallStatus of a call that has ended."""
-_NOBODY: Mapping[str, str] = MappingProxyType({})
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Fetch:
 
     url: str
     method: str = "POST"
-    parameters: Mapping[str, str] = field(default_factory=lambda: _NOBODY)
+    parameters: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
     fallback: Callback | None = None
 
 
@@ -56,7 +56,7 @@ class End:
 
 
 Program = Fetch | Document
-Tell = Callable[["LiveCall", Callback | None, Mapping[str, str]], Coroutine[Any, Any, None]]
+Tell = Callable[["LiveCall", Callback, Mapping[str, str]], Coroutine[Any, Any, None]]
 
 
 class Steered(Exception):
@@ -78,7 +78,7 @@ class LiveCall:
         network: What the network does to its media.
         parent_sid: The call whose ``<Dial>`` made this one, or None.
         status_callback: Told of the events that it names.
-        over: Set when it has ended.
+        over: Set when it has ended and its callbacks have been sent.
         steering: Set while an instruction waits to be followed.
     """
 
@@ -297,24 +297,29 @@ class LiveCall:
         Args:
             story: What happens in it; leaves the status alone, or at the one it ended with.
         """
+        try:
+            async with asyncio.TaskGroup() as callbacks:
+                self._callbacks = callbacks
+                try:
+                    await story
+                except asyncio.CancelledError:
+                    self.trace.cause = Cause.BROKEN_OFF
+                    raise
+                finally:
+                    await self._finish()
+        finally:
+            self.over.set()
+
+    async def _finish(self) -> None:
         trace = self.trace
-        async with asyncio.TaskGroup() as callbacks:
-            self._callbacks = callbacks
-            try:
-                await story
-            except asyncio.CancelledError:
-                trace.cause = Cause.BROKEN_OFF
-                raise
-            finally:
-                for task in self._background.values():
-                    task.cancel()
-                await asyncio.gather(*self._background.values(), return_exceptions=True)
-                trace.ended_at = self.clock.time()
-                if trace.cause is Cause.REDIRECTED:
-                    # It went elsewhere, and what was there came to its end.
-                    trace.cause = Cause.AGENT_HUNG_UP
-                for recording in trace.recordings:
-                    self.finish_recording(recording)
-                ended = {"in-progress": "completed", "ringing": "failed", "queued": "failed"}
-                self.progress("completed", ended.get(self.status, self.status))
-                self.over.set()
+        for task in self._background.values():
+            task.cancel()
+        await asyncio.gather(*self._background.values(), return_exceptions=True)
+        trace.ended_at = self.clock.time()
+        if trace.cause is Cause.REDIRECTED:
+            # It went elsewhere, and what was there came to its end.
+            trace.cause = Cause.AGENT_HUNG_UP
+        for recording in trace.recordings:
+            self.finish_recording(recording)
+        ended = {"in-progress": "completed", "ringing": "failed", "queued": "failed"}
+        self.progress("completed", ended.get(self.status, self.status))

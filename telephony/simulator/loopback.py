@@ -34,7 +34,7 @@ class Loopback:
 
 
 @asynccontextmanager
-async def loopback(
+async def running_twilio(
     target: Target,
     *,
     clock: Clock | None = None,
@@ -57,14 +57,14 @@ async def loopback(
             yield Loopback(twilio, api, url)
 
 
-def serve_loopback(
+async def serve_loopback(
     target: Target,
     phone_book: Path | None,
     host: str,
     port: int,
     progress: Callable[[str], None],
 ) -> int:
-    """Run a Twilio until it is interrupted.
+    """Run a Twilio until it is cancelled.
 
     Args:
         target: The agent's server, and the account.
@@ -81,15 +81,9 @@ def serve_loopback(
         OSError: The address cannot be listened on.
     """
     book = load_phone_book(phone_book) if phone_book is not None else PhoneBook()
-    return asyncio.run(_serve(target, book, host, port, progress))
-
-
-async def _serve(
-    target: Target, book: PhoneBook, host: str, port: int, progress: Callable[[str], None]
-) -> int:
-    async with loopback(target, phone_book=book, host=host, port=port) as running:
+    async with running_twilio(target, phone_book=book, host=host, port=port) as running:
         progress(f"REST API {running.url}, account {target.account_sid}")
-        # Ctrl-C cancels; what has happened counts all the same.
+        # What has happened counts all the same.
         with contextlib.suppress(asyncio.CancelledError):
             await _show(running, progress)
         return 1 if running.api.faults else 0

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from telephony.simulator.loopback import Loopback, loopback
+from telephony.simulator.loopback import Loopback, running_twilio
 from telephony.simulator.target import Target
 
 StartLoopback = Callable[..., Awaitable[Loopback]]
@@ -19,7 +19,7 @@ StartLoopback = Callable[..., Awaitable[Loopback]]
 
 @pytest_asyncio.fixture
 async def loopback_twilio() -> AsyncIterator[StartLoopback]:
-    """A function that starts a Twilio, with the arguments of ``loopback.loopback``.
+    """A function that starts a Twilio, with the arguments of ``loopback.running_twilio``.
 
     When the test is over, whatever the agent asked the REST API for that Twilio's description does
     not allow fails it; a test that expects that empties ``api.faults``.
@@ -28,7 +28,7 @@ async def loopback_twilio() -> AsyncIterator[StartLoopback]:
         started: list[Loopback] = []
 
         async def start(target: Target, **settings: Any) -> Loopback:
-            running = await stack.enter_async_context(loopback(target, **settings))
+            running = await stack.enter_async_context(running_twilio(target, **settings))
             started.append(running)
             return running
 

@@ -97,8 +97,8 @@ class MediaStream:
         Returns:
             Who ended it.
         """
-        self._trace.begin(self._clock.time())
         self._started_at = self._clock.time()
+        self._trace.begin(self._started_at)
         self._to_server = Way(self._network, self._started_at, "to the server")
         self._from_server = Way(self._network, self._started_at, "from the server")
         receiving = asyncio.create_task(self._receive())

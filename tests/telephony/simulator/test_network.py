@@ -5,8 +5,8 @@ import pytest
 
 from telephony import mulaw
 from telephony.media_streams import Media, Start
-from telephony.simulator.carrier import LoopbackTwilio
 from telephony.simulator.callee import Listener
+from telephony.simulator.carrier import LoopbackTwilio
 from telephony.simulator.network import LossyLine, Network, Way
 from telephony.simulator.trace import Cause
 
@@ -89,11 +89,10 @@ async def test_a_stall_makes_the_media_come_in_a_lump(agent, placed):
     arrived = []
 
     async def behave(line):
+        began = line.clock.time()
         async for event in line.events():
             if isinstance(event, Media):
                 arrived.append(line.clock.time() - began)
-            if isinstance(event, Start):
-                began = line.clock.time()
 
     agent.behave = behave
 
@@ -135,7 +134,7 @@ async def test_a_socket_that_closes_slowly_stays_open_after_the_stop(agent, plac
     times = []
 
     async def behave(line):
-        async for event in line.events():
+        async for _ in line.events():
             if line.stopped:
                 times.append(line.clock.time())
         times.append(line.clock.time())
