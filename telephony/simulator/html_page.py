@@ -197,6 +197,6 @@ def _corners(edge: NDArray[np.int_]) -> Iterator[tuple[int, int]]:
 
 
 def _ticks(call: CallReport) -> list[int]:
-    """Seconds of a call at which its axis has a number; at its very end there is no room for one."""
+    """Seconds of a call at which its axis has a number; at its end there is no room for one."""
     step = 1 if call.duration <= 15 else 5
     return list(range(0, max(1, int(call.duration)), step))
