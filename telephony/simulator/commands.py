@@ -56,7 +56,7 @@ class Outputs:
             if any(directory.iterdir()):
                 raise ValueError(f"--out: {directory} is not empty")
         except OSError as error:
-            raise ValueError(f"--out: {directory}: {error.strerror or error}") from error
+            raise ValueError(f"{directory}: {error.strerror or error}") from error
         return directory
 
 
@@ -146,7 +146,9 @@ class _Rehearsal:
 
     def heading(self, text: str) -> None:
         """Say what comes next: with the scenario's name if there is one call only."""
-        name = self._scripts[0].scenario.name if self._single else f"{len(self._scripts)} scenarios"
+        count = len(self._scripts)
+        several = f"{count} scenario{'s' if count > 1 else ''}"
+        name = self._scripts[0].scenario.name if self._single else several
         self.terminal.heading(f"{name}: {text}")
 
     async def calls(self, target: Target, records_dir: Path | None) -> SuiteReport:
@@ -175,7 +177,8 @@ class _Rehearsal:
             self._directory, settings=settings, progress=progress, clock=clock
         ) as gateway:
             first = self._scripts[0].scenario
-            self.heading(f"{first.caller} calls {first.called}" if self._single else "calling")
+            who = f"{first.caller} calls {first.called}"
+            self.heading(who if self._single else "calling the gateway")
             return await self.calls(gateway.target, gateway.records_dir)
 
     def verdict(self, report: SuiteReport) -> int:

@@ -2,6 +2,7 @@
 
 import shutil
 import textwrap
+from pathlib import Path
 from typing import TextIO
 
 from telephony.simulator.suite import Plan, Script
@@ -29,7 +30,7 @@ class Progress:
         self._plan = plan
         self._total = scenarios * plan.repeat
         self._done = 0
-        self._on_the_line: dict[tuple[Script, int], _OnTheLine] = {}
+        self._on_the_line: dict[tuple[Path, str, int], _OnTheLine] = {}
         calls = f"{self._total} calls, {plan.parallel} at a time"
         budget = "" if plan.budget is None else f", {plan.budget:g} s for all of them"
         self._print(f"  {calls}{budget}\n")
@@ -37,13 +38,13 @@ class Progress:
     def call_begins(self, script: Script, number: int) -> Watcher:
         """Show it among those that are going on."""
         call = _OnTheLine(self, script.scenario.name, len(script.scenario.turns))
-        self._on_the_line[script, number] = call
+        self._on_the_line[script.file, script.scenario.name, number] = call
         self.refresh()
         return call
 
     def call_ends(self, script: Script, attempt: Attempt) -> None:
         """Print how it went and what did not hold."""
-        self._on_the_line.pop((script, attempt.number), None)
+        self._on_the_line.pop((script.file, script.scenario.name, attempt.number), None)
         self._done += 1
         name = textwrap.shorten(script.scenario.name, _NAME, placeholder="…")
         if self._plan.repeat > 1:
@@ -97,7 +98,7 @@ class _OnTheLine(Quiet):
         self._turn = 0
 
     def __str__(self) -> str:
-        return f"{self._name} {self._turn}/{self._turns}"
+        return f"{self._name} {self._turn}" + (f"/{self._turns}" if self._turns else "")
 
     def caller_speaks(self, at: float, text: str, over_agent: bool) -> None:
         """Count it."""

@@ -53,7 +53,7 @@ class Plan:
         for name, least in (("repeat", 1), ("parallel", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
-        if self.budget is not None and self.budget <= 0:
+        if self.budget is not None and not self.budget > 0:
             raise ValueError(f"budget: expected more than 0 seconds, got {self.budget:g}")
 
 
@@ -281,7 +281,10 @@ class _Run:
         except Exception as error:
             # One call that cannot be made or judged must not cost the others theirs.
             logger.opt(exception=error).debug("call broke")
-            return Attempt(number=number, error=f"{type(error).__name__}: {error}")
+            if directory is None or not directory.exists():
+                left = None
+            reason = f"{type(error).__name__}: {error}"
+            return Attempt(number=number, directory=left, error=reason)
         finally:
             self._on_the_line.discard(call)
 
