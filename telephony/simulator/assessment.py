@@ -9,7 +9,7 @@ from telephony.simulator.agent_records import Event
 from telephony.simulator.audible import SAMPLE_RATE
 from telephony.simulator.caller import Spoken
 from telephony.simulator.checks.answer import check_answer
-from telephony.simulator.checks.barge_in import check_barge_in
+from telephony.simulator.checks.barge_in import check_backchannel, check_barge_in
 from telephony.simulator.checks.call import check_course, check_ending
 from telephony.simulator.checks.database import check_database
 from telephony.simulator.checks.judgement import check_judgement
@@ -87,10 +87,13 @@ class Assessment:
             )
         line = self._evidence.spoken[place]
         answer = self._evidence.answer(place)
-        checks = check_answer(script.expect, answer)
         barge_in = self._evidence.barge_in(place)
-        if script.when.during_agent is not None:
-            checks += check_barge_in(script.expect, barge_in)
+        if script.backchannel:
+            checks = check_backchannel(barge_in, (line.end - line.start) * 1000 / SAMPLE_RATE)
+        else:
+            checks = check_answer(script.expect, answer)
+            if script.when.during_agent is not None:
+                checks += check_barge_in(script.expect, barge_in)
         return TurnReport(
             index=index,
             caller=script.label,

@@ -79,7 +79,8 @@ class Turn(Part):
             and ``<break time="800ms"/>`` is a pause.
         voice: Whose; the scenario's if not given.
         gain_db: Louder or softer than the scenario's other lines.
-        backchannel: A murmur that means "go on": the caller keeps listening to the same answer.
+        backchannel: A murmur that means "go on": the agent must talk on, and the caller keeps
+            listening to the same answer.
         when: When to start, by default after the agent's answer to what came before.
         expect: What must come back.
     """
@@ -118,6 +119,8 @@ class Turn(Part):
             raise ValueError(f"{kinds[0]} and {kinds[1]}: a turn is one or the other")
         if self.backchannel and self.when.during_agent is None:
             raise ValueError("backchannel: needs when.during_agent")
+        if self.backchannel and "expect" in self.model_fields_set:
+            raise ValueError("backchannel: expects that the agent talks on, and nothing else")
         return self
 
     @model_validator(mode="after")

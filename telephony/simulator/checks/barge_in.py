@@ -36,6 +36,30 @@ def check_barge_in(expectation: Expectation, barge_in: BargeIn | None) -> list[C
     return checks
 
 
+def check_backchannel(barge_in: BargeIn | None, milliseconds: float) -> list[Check]:
+    """Judge a murmur: the agent must talk on, as if nothing had been said.
+
+    Args:
+        barge_in: What happened; None if the agent was not talking.
+        milliseconds: How long the murmur was audible.
+    """
+    if barge_in is None:
+        found, passed = "the agent was not talking", False
+    else:
+        found = f"it was heard for {barge_in.silent_after_ms:.0f} ms from the murmur's beginning"
+        passed = barge_in.silent_after_ms > milliseconds
+        if barge_in.decided_after_ms is not None:
+            found, passed = f"{found}, and took it for an interruption", False
+    return [
+        Check(
+            name="backchannel",
+            expected=f"the agent talks on, past the murmur of {milliseconds:.0f} ms",
+            found=found,
+            passed=passed,
+        )
+    ]
+
+
 def is_cut(generated: str, kept: str) -> bool:
     """Whether ``kept`` is a beginning of ``generated`` and not all of it."""
     said, held = plain_words(generated), plain_words(kept)

@@ -46,6 +46,7 @@ _LISTENS_MS = 10_000
 """How long a turn without input lasts that names no time of its own."""
 _PATIENCE_MS = 20_000
 """Pipecat waits a minute for an event; nobody stays on a silent phone so long."""
+_LONGEST_MS = 600_000
 _FIELDS = {"user", "dtmf", "send_after", "audio", "image"}
 
 
@@ -70,7 +71,7 @@ def load(path: Path) -> tuple[Scenario, ...]:
         ValueError: Pipecat refuses the file, it holds only simulated callers, or a scenario never
             says anything; the message names the file.
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(record=True):
         # Pipecat warns of its own old parts, and of files in its older shape, which it reads.
         warnings.simplefilter("ignore", DeprecationWarning)
         # Its evals bring in its services: nobody else shall wait for them.
@@ -105,6 +106,7 @@ def _scenario(script: "EvalScriptScenario", path: Path) -> Scenario:
         greeting=greeting,
         turns=tuple(said),
         patience_ms=_PATIENCE_MS,
+        longest_ms=_LONGEST_MS,
         not_judged=tuple(not_judged),
     )
 

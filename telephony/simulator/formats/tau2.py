@@ -4,7 +4,8 @@ A task of tau2-bench is an instruction to a language model that plays the caller
 in it to be spoken. The results of a run are a conversation, though: of voice runs the caller's own
 audio is kept, tick by tick; of text runs its words, which a synthetic voice speaks. Either way the
 caller says what it said then, whatever is answered now, so a run measures hearing, timing and
-wording, not tau2-bench's reward. What the reward is made of is listed as not judged.
+wording, not tau2-bench's reward. Of that, what must be said is expected; what lies in tau2-bench's
+own environment is listed as not judged.
 """
 
 import base64
@@ -23,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from telephony import mulaw
 from telephony.simulator.audible import audible_windows
+from telephony.simulator.expectation import CallExpectation, Judgement, Tool, Tools
 from telephony.simulator.part import explain
 from telephony.simulator.scenario import AfterAgent, Greeting, Moment, Scenario, Turn
 from telephony.simulator.spoken_text import Voice, cache_directory
@@ -37,6 +39,8 @@ _ACCENTS = {
     "priya_patil": "espeak-ng:mr+f3",
 }
 """Voices for its personas, where their own audio is not kept."""
+_INSIDE = ("DB", "ENV_ASSERTION")
+"""Parts of the reward that lie in its own environment."""
 _SIGNALS = ("###STOP###", "###TRANSFER###", "###OUT-OF-SCOPE###")
 
 
@@ -84,6 +88,7 @@ class _Criteria(_Read):
     env_assertions: list[dict[str, Any]] | None = None
     communicate_info: list[str] | None = None
     nl_assertions: list[str] | None = None
+    reward_basis: list[str] = ["DB", "COMMUNICATE"]
 
 
 class _Task(_Read):
@@ -140,7 +145,8 @@ def _read(path: Path, model: type[Any]) -> Any:
 def _scenario(simulation: _Simulation, task: _Task | None, turns: tuple[Turn, ...]) -> Scenario:
     environment = simulation.speech_environment or _Environment()
     accent = _ACCENTS.get(environment.persona_name or "")
-    not_judged = list(_not_judged(task.evaluation_criteria if task else None))
+    criteria = (task.evaluation_criteria if task else None) or _Criteria(reward_basis=[])
+    not_judged = [f"reward: {part}" for part in criteria.reward_basis if part in _INSIDE]
     if environment.background_noise_file and any(turn.wav is None for turn in turns):
         not_judged.append(f"behind the caller: {environment.background_noise_file}")
     return Scenario(
@@ -149,20 +155,26 @@ def _scenario(simulation: _Simulation, task: _Task | None, turns: tuple[Turn, ..
         greeting=Greeting(),
         turns=turns,
         voice=Voice(name=accent) if accent else None,
+        expect=_expectation(criteria),
         not_judged=tuple(not_judged),
     )
 
 
-def _not_judged(criteria: _Criteria | None) -> Iterator[str]:
-    criteria = criteria or _Criteria()
-    for action in criteria.actions or ():
-        yield f"tool: {action.get('name')}({json.dumps(action.get('arguments', {}))})"
-    for assertion in criteria.env_assertions or ():
-        yield f"environment: {assertion.get('func_name')}"
-    for text in criteria.communicate_info or ():
-        yield f"said at some time: {text}"
-    for text in criteria.nl_assertions or ():
-        yield f"judge: {text}"
+def _expectation(criteria: _Criteria) -> CallExpectation:
+    """What a call can tell of the reward: what was said, and tools where each call counts."""
+    basis = criteria.reward_basis
+    actions = criteria.actions if "ACTION" in basis else None
+    called = tuple(
+        Tool(name=action["name"], arguments=action.get("arguments") or {})
+        for action in actions or ()
+        if action.get("requestor", "assistant") == "assistant"
+    )
+    judged = criteria.nl_assertions if "NL_ASSERTION" in basis else None
+    return CallExpectation(
+        words=tuple((criteria.communicate_info or ()) if "COMMUNICATE" in basis else ()),
+        tools=Tools(called=called) if called else None,
+        judge=tuple(Judgement(criterion=text) for text in judged or ()),
+    )
 
 
 def _turns(simulation: _Simulation, folder: Path) -> Iterator[Turn]:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from telephony.media_streams import Dtmf, Start
 from telephony.simulator.caller import Caller
 from telephony.simulator.preparation import prepare, read_sound
 from telephony.simulator.rehearsal import run_scenario
@@ -128,26 +129,67 @@ def test_an_answer_to_silence_may_come_while_it_lasts(speaker, tone):
     assert not line.waited_in_vain
 
 
-async def test_a_call_with_keys_silence_and_a_murmur_is_reported(agent, scenario, clock, wav):
-    script = scenario(
-        [
-            {},
-            {"when": {"during_agent": {"after_ms": 500}}, "expect": {"answered": False}},
-            {"silence_ms": 3000, "say": "", "wav": None, "expect": {"answered": False}},
-            {"digits": "12#", "say": "", "wav": None, "expect": {"answered": False}},
-        ],
-        greeting=True,
-        patience_ms=500,
-    )
-    yields = [turn.model_copy(update={"backchannel": True}) for turn in script.turns[1:2]]
-    script = script.model_copy(update={"turns": (script.turns[0], *yields, *script.turns[2:])})
+async def test_a_call_with_keys_silence_and_a_murmur_is_reported(agent, clock, wav):
+    turns = [
+        {"say": "line 1", "wav": wav()},
+        {
+            "say": "mm-hm",
+            "wav": wav("murmur.wav", seconds=0.2),
+            "when": {"during_agent": {"after_ms": 500}},
+            "backchannel": True,
+        },
+        {"silence_ms": 3000, "expect": {"answered": False}},
+        {"digits": "12#", "expect": {"answered": False}},
+    ]
+    scenario = script(*turns, greeting=True, patience_ms=500)
+    pressed = []
+    behave = agent.behave
 
-    report = await run_scenario(script, agent.target, None, records_dir=agent.records, clock=clock)
+    async def listen(line):
+        events = line.events
+
+        async def noting():
+            async for event in events():
+                if isinstance(event, Dtmf):
+                    pressed.append(event.digit)
+                yield event
+
+        line.events = noting
+        await behave(line)
+
+    agent.behave = listen
+
+    report = await run_scenario(
+        scenario, agent.target, None, records_dir=agent.records, clock=clock
+    )
 
     assert [turn.caller for turn in report.turns[1:]] == [
         "line 1",
-        "line 2",
+        "mm-hm",
         "[is silent for 3 s]",
         "[presses 12#]",
     ]
-    assert all(turn.speech for turn in report.turns[1:])
+    # This agent takes every sound for an interruption.
+    failed = {check.name for turn in report.turns for check in turn.checks if not check.passed}
+    assert failed == {"backchannel"}
+    assert pressed == ["1", "2", "#"]
+
+
+async def test_an_agent_that_talks_on_passes_a_murmur(agent, clock, wav):
+    async def deaf(line):
+        async for event in line.events():
+            if isinstance(event, Start):
+                await line.say(3.0)
+
+    agent.behave = deaf
+    murmur = {
+        "say": "mm-hm",
+        "wav": wav("murmur.wav", seconds=0.2),
+        "when": {"during_agent": {"after_ms": 500}},
+        "backchannel": True,
+    }
+
+    report = await run_scenario(script(murmur, greeting=True), agent.target, None, clock=clock)
+
+    assert report.passed, report.model_dump_json(indent=1)
+    assert report.turns[1].checks[0].found.startswith("it was heard for 2400 ms")

@@ -18,7 +18,7 @@ TASK = {
         "actions": [{"action_id": "1", "name": "cancel", "arguments": {"id": "Q69"}}],
         "communicate_info": ["327"],
         "nl_assertions": ["The agent is polite."],
-        "reward_basis": ["DB"],
+        "reward_basis": ["DB", "COMMUNICATE"],
     },
 }
 
@@ -27,9 +27,9 @@ TASK = {
 def results(tmp_path, monkeypatch):
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
 
-    def write(*simulations, beside=()):
+    def write(*simulations, beside=(), task=TASK):
         path = tmp_path / "results.json"
-        path.write_text(json.dumps({"tasks": [TASK], "simulations": simulations, "info": {}}))
+        path.write_text(json.dumps({"tasks": [task], "simulations": simulations, "info": {}}))
         for number, simulation in enumerate(beside):
             folder = tmp_path / "simulations"
             folder.mkdir(exist_ok=True)
@@ -73,12 +73,29 @@ def test_the_words_of_a_text_run_are_said_again(results):
     assert scenario.greeting is not None
     assert scenario.voice is not None
     assert scenario.voice.name == "espeak-ng:bn+m2"
-    assert scenario.not_judged == (
-        'tool: cancel({"id": "Q69"})',
-        "said at some time: 327",
-        "judge: The agent is polite.",
-        "behind the caller: people_talking.wav",
+    assert scenario.expect.words == ("327",)
+    assert scenario.expect.tools is None
+    assert scenario.expect.judge == ()
+    assert scenario.not_judged == ("reward: DB", "behind the caller: people_talking.wav")
+
+
+def test_tools_and_assertions_are_expected_where_the_reward_has_them(results):
+    basis = ["ACTION", "NL_ASSERTION"]
+    criteria = {**TASK["evaluation_criteria"], "reward_basis": basis}
+    messages = [user("I want to cancel.")]
+
+    (scenario,) = load_scenarios(
+        results(
+            {"id": "a", "task_id": 7, "messages": messages},
+            task={**TASK, "evaluation_criteria": criteria},
+        )
     )
+
+    assert scenario.expect.words == ()
+    assert scenario.expect.tools is not None
+    assert [tool.name for tool in scenario.expect.tools.called] == ["cancel"]
+    assert [judge.criterion for judge in scenario.expect.judge] == ["The agent is polite."]
+    assert scenario.not_judged == ()
 
 
 def test_the_audio_of_a_voice_run_is_played_again(results, tone):
