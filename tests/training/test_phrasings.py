@@ -44,11 +44,19 @@ def test_politeness_is_put_behind_the_question_mark_or_between_blanks_in_mandari
     [
         (
             "en",
-            ["where can I {park|stop|stand} {my|a|the} {car|van|bus}?", "{parking|a garage} please"],
+            [
+                "where can I {park|stop|stand} {my|a|the} {car|van|bus}?",
+                "{parking|a garage} please",
+            ],
             ["Where can I park my car?"],
             {"park", "stop", "stand", "my", "a", "the", "car", "van", "bus", "parking", "garage"},
         ),
-        ("zh", ["{我|你}{停|放}{车|船}吗？", "停车{吧|呢}"], ["我停车吗？"], set("我你停放车船吧呢吗")),
+        (
+            "zh",
+            ["{我|你}{停|放}{车|船}吗？", "停车{吧|呢}"],
+            ["我停车吗？"],
+            set("我你停放车船吧呢吗"),
+        ),
     ],
 )
 def test_a_word_or_a_template_is_left_out_for_lack_of_room(language, templates, excluded, needed):
