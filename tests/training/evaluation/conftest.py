@@ -82,7 +82,7 @@ class Book:
     """Stands for a model: answers by the codes of a turn, and remembers what it was asked.
 
     Attributes:
-        said: For each code what is answered: one text, or one for each system prompt.
+        said: For each code what is answered; silence for others.
         asked: Calls, of each turn its code and its request.
     """
 
