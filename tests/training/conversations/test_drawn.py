@@ -8,150 +8,8 @@ import numpy as np
 import pytest
 
 from agent.speech.prompt import SPEECH_SYSTEM, TEXT_SYSTEM, TRANSCRIBE_SYSTEM
-from agent.speech.text_tokenizer import TextTokenizer
-from agent.training.conversations import Call, Conversations, Mixture, Takes
 from agent.training.examples import GIVEN, SPEECH, TEXT
-from agent.training.line import NEUTRAL, read_line
-
-LINES = {
-    "en": """
-name: test
-values: {DAY: [Monday, Friday]}
-styles: {slow: [Speak slowly., Slowly please.]}
-tools: [{name: book, description: Books., parameters: {type: object}}]
-sayings: {day: {train: on DAY, held_out: DAY please}}
-intents:
-  - {name: greet, instruction: Greet the caller., answer: "Clinic, hello?"}
-  - {name: open, train: "{when|at what time} do you open?", answer: We open at eight.}
-  - {name: book, train: book me in, answer: Which day.}
-  - name: book_day
-    after: book
-    says: day
-    answer: Booked for DAY.
-    tool:
-      before: One moment.
-      call: {book: {day: DAY}}
-      results: {done: It is DAY., full: DAY is full.}
-  - {name: thanks, after: book_day, train: great, answer: See you on DAY.}
-  - {name: move, train: to DAY instead, answer: Moved to DAY.}
-  - {name: slower, train: slowly, answer: Very well., style: slow}
-  - {name: fallback, train: what is new, answer: No idea.}
-""",
-    "zh": """
-language: zh
-values: {DAY: [星期一, 星期五]}
-sayings: {day: {train: DAY吧, held_out: DAY呢？}}
-intents:
-  - {name: greet, instruction: 问候来电者。, answer: 诊所您好。}
-  - {name: book, train: 我想预约, answer: 哪天？}
-  - {name: book_day, after: book, says: day, answer: 约好DAY。}
-""",
-}
-PLAIN = Mixture(
-    questions=4, dictations=3, readings=2, languages={"en": 1.0}, greeted=1.0, turns=3, follow=0.5,
-    unknown=0.0, styled=0.0, tools=0.0, typed=0.0, whole=1.0, cut=0.0, drop=0.0, replace=0.0,
-    double=0.0,
-)  # fmt: skip
-
-
-class Material:
-    """Recordings whose codes tell which one it is: nothing but their number, over and over."""
-
-    def __init__(self, folder, write_corpus, tokenizer):
-        self.tokenizer = tokenizer
-        self.folder = folder
-        self.lines = {}
-        fields = []
-        for language, text in LINES.items():
-            path = folder / f"{language}.yaml"
-            path.write_text(text, encoding="utf-8")
-            self.lines[language] = line = read_line(path)
-            for style in (NEUTRAL, *line.styles):
-                common = {"role": "agent", "canonical": True, "style": style, "language": language}
-                fields += [common | {"text": said} for said in line.texts()]
-            for saying in line.sayings.values():
-                common = {"language": language, "saying": saying.name}
-                fields += [common | {"text": said} for said in saying.train]
-        fields += [
-            {"role": "cover", "text": "random words"},
-            {"role": "cover", "text": "A short one.", "style": NEUTRAL},
-            {"role": "cover", "text": "words " * 90, "style": NEUTRAL},
-        ]
-        silence = np.zeros(160, np.int16)
-        self.corpus = write_corpus(folder / "data", [(field, silence) for field in fields])
-        self.sentences = self.corpus.indices(role="cover", style=NEUTRAL)
-        self.agent = self.corpus.indices(role="agent")
-        others = {*self.sentences, *self.agent}
-        self.callers = [index for index in range(len(fields)) if index not in others]
-        self.spoken = self.takes("spoken", [*self.agent, *self.sentences], 60)
-        self.heard = [self.takes("take_0", self.callers, 4)]
-
-    def takes(self, name, indices, length):
-        path = self.folder / f"{name}.npz"
-        Takes.save(path, ((index, np.full(length, index)) for index in indices))
-        return Takes(path)
-
-    def conversations(self, corpus=None, spoken=None, **mixture):
-        changed = PLAIN.model_copy(update=mixture)
-        return Conversations(
-            self.lines, corpus or self.corpus, spoken or self.spoken, self.tokenizer, changed,
-            self.callers, self.sentences,
-        )  # fmt: skip
-
-    def calls(self, count=40, **mixture):
-        """Calls that are drawn: the start and an exchange, and the same as they read."""
-        conversations, rng = self.conversations(**mixture), np.random.default_rng(0)
-        for _ in range(count):
-            scene = conversations.draw(self.heard, rng)[0]
-            for exchange in scene.exchanges:
-                yield scene.start, exchange, self.read([*scene.start, *exchange.ids])
-
-    def read(self, ids):
-        """(role, text, number of the recording or None) of every part of a conversation."""
-        roles = ("system", "user", "assistant", "observation")
-        marks = {self.tokenizer.special(f"<|{role}|>"): role for role in roles}
-        read = []
-        for begins, part in itertools.groupby(ids, marks.__contains__):
-            if begins:
-                read += [(marks[mark], "", None) for mark in part]
-            elif read:
-                speech, text = [], []
-                for i in part:
-                    (speech if self.tokenizer.is_speech(i) else text).append(i)
-                (number,) = {i - self.tokenizer.audio_offset for i in speech} or {None}
-                said = re.sub(r"<\|.*?\|>", "", self.tokenizer.decode(text))
-                said = said.removeprefix("streaming_transcription").strip("\n")
-                read[-1] = (read[-1][0], said, number)
-        return read
-
-    def said(self, number, field="text"):
-        return self.corpus.field(number, field)
-
-    def answers(self, read):
-        """(text, style) of what the agent says in a conversation."""
-        spoken = [(text, number) for role, text, number in read if role == "assistant"]
-        return [(text, self.said(number, "style")) for text, number in spoken if number is not None]
-
-    def asked(self, read):
-        """The sayings of what the caller says."""
-        numbers = [number for role, _, number in read if role == "user"]
-        return [self.said(number, "saying") for number in numbers if number is not None]
-
-
-@pytest.fixture(scope="module")
-def tokenizer(goldens):
-    return TextTokenizer.from_pretrained(goldens / "language_model")
-
-
-@pytest.fixture(scope="module")
-def material(tmp_path_factory, write_corpus, tokenizer):
-    return Material(tmp_path_factory.mktemp("material"), write_corpus, tokenizer)
-
-
-def learnt(tokenizer, exchange, kind):
-    return tokenizer.decode(
-        i for i, of in zip(exchange.ids, exchange.kinds, strict=True) if of == kind
-    )
+from agent.training.line import NEUTRAL
 
 
 def test_an_answer_is_another_questions_or_in_other_words_than_its_speech(material):
@@ -165,7 +23,7 @@ def test_an_answer_is_another_questions_or_in_other_words_than_its_speech(materi
         *_, (_, said, number), (last, nothing, _) = read
         assert said == answer == material.said(number)
         assert (last, nothing) == ("user", "")
-        assert learnt(material.tokenizer, exchange, TEXT) == f"{said}<|user|>"
+        assert material.learnt(exchange, TEXT) == f"{said}<|user|>"
         assert learn.count(SPEECH) == 60
         texts.setdefault(material.asked(read)[-1], set()).add(answer)
     line = material.lines["en"]
@@ -203,7 +61,7 @@ def test_a_tool_is_called_with_another_value_or_the_answer_comes_before_its_resu
         called = f'book\n{{"day": "{day}"}}'
         assert [role for role, *_ in turn[:4]] == ["user", "assistant", "assistant", "observation"]
         assert [text for _, text, _ in turn[1:3]] == ["One moment.", called]
-        text = learnt(material.tokenizer, exchange, TEXT)
+        text = material.learnt(exchange, TEXT)
         if exchange.ids[-1] == material.tokenizer.special("<|observation|>"):
             results["ends"] += 1
             assert text == f"One moment.<|assistant|>{called}<|observation|>"
@@ -214,7 +72,7 @@ def test_a_tool_is_called_with_another_value_or_the_answer_comes_before_its_resu
         assert said == material.said(number)
         assert end == "user"
         assert text == f"One moment.<|assistant|>{called}<|observation|>{said}<|user|>"
-        given = learnt(material.tokenizer, exchange, GIVEN)
+        given = material.learnt(exchange, GIVEN)
         assert given.endswith(f"\n{result}<|assistant|>streaming_transcription\n")
     assert min(results[name] for name in ("done", "full", "ends")) > 2
 
@@ -267,7 +125,7 @@ def test_a_call_is_in_two_languages(material):
         ("zh", "诊所您好。", "Clinic, hello?"),
     ):
         assert counts[language, "greeted in", own] > counts[language, "greeted in", other] > 0
-    for language in LINES:
+    for language in material.lines:
         for _, _, read in material.calls(10, languages={language: 1.0}):
             assert {material.said(n, "language") for r, _, n in read if n and r == "user"} == {
                 language
@@ -327,7 +185,7 @@ def test_an_answer_that_is_cut_in_history_lacks_its_question_or_is_learnt(materi
 def test_what_is_known_by_heart_soon_is_learnt_to_its_end(material):
     for _, exchange, _ in material.calls(10, whole=0.0):
         assert SPEECH not in exchange.kinds
-        said = learnt(material.tokenizer, exchange, TEXT)
+        said = material.learnt(exchange, TEXT)
         assert any(answer.startswith(said) for answer in material.lines["en"].texts())
 
 
@@ -358,7 +216,7 @@ def test_dictation_and_reading_differ_from_what_is_asked_for(material):
         for exchange in dictation.exchanges:
             (_, _, number), (_, text, _), _ = material.read(exchange.ids)
             assert text == material.said(number)
-            assert learnt(tokenizer, exchange, TEXT) == f"{text}<|user|>"
+            assert material.learnt(exchange, TEXT) == f"{text}<|user|>"
             written.add(text)
         assert tokenizer.decode(reading.start).endswith(f"\n{TEXT_SYSTEM}")
         *asked, greeting = [material.read(exchange.ids) for exchange in reading.exchanges]
@@ -377,70 +235,6 @@ def test_dictation_and_reading_differ_from_what_is_asked_for(material):
 def test_the_first_prompt_does_not_fit_the_first_turn(material):
     assert all(read[0][1] == TEXT_SYSTEM for *_, read in material.calls(3))
     assert all(read[0][1] == SPEECH_SYSTEM for *_, read in material.calls(3, greeted=0.0))
-
-
-@pytest.mark.parametrize("tools", [False, True])
-def test_a_judged_answer_lacks_its_context_or_goes_on_behind_a_call(material, tools):
-    line = material.lines["en"]
-    names = ("open", "book_day:Friday", "thanks:Monday", "book_day:Monday")
-    questions = [(np.full(3, 1), line.intents[name]) for name in names]
-    scenes = material.conversations(cut=1.0, whole=0.0, typed=1.0).judged(questions, "en", tools)
-    starts = [[text for _, text, _ in material.read(scene.start)][1:] for scene in scenes]
-    greeted = ["Greet the caller.", "Clinic, hello?"]
-    booked = [*greeted, "Book me in.", "Which day."]
-    assert starts[:2] == [greeted, booked]
-    asked = [len(scene.exchanges) for scene in scenes]
-    assert asked == [1, 2, 1]
-    answer = learnt(material.tokenizer, scenes[1].exchanges[0], TEXT)
-    if not tools:
-        assert starts[2] == [*booked, "On Monday.", "Booked for Monday."]
-        assert answer == "Booked for Friday.<|user|>"
-        return
-    assert starts[2][:7] == [*booked, "On Monday.", "One moment.", 'book\n{"day": "Monday"}']
-    assert starts[2][7:] in (["done", "It is Monday."], ["full", "Monday is full."])
-    assert answer == 'One moment.<|assistant|>book\n{"day": "Friday"}<|observation|>'
-    assert scenes[1].exchanges[0].kinds.count(SPEECH) == 60
-
-
-def test_a_mandarin_answer_is_judged_after_english_turns(material):
-    intent = material.lines["zh"].intents["book_day:星期五"]
-    (scene,) = material.conversations().judged([(np.full(3, 1), intent)], "zh", False)
-    assert [text for _, text, _ in material.read(scene.start)][1:] == [
-        "问候来电者。", "诊所您好。", "我想预约。", "哪天？"
-    ]  # fmt: skip
-
-
-def test_a_call_forgets_what_it_has_come_to(material):
-    line = material.lines["en"]
-    call = Call(line).after(line.intents["slower"]).after(line.intents["book"])
-    assert (call.style, call.answered) == ("slow", line.intents["book"])
-
-
-def test_an_answer_nobody_recorded_is_not_named(material, tmp_path, write_corpus):
-    index = material.agent[3]
-    text, style = material.said(index), material.said(index, "style")
-    left = material.takes("left", [i for i in material.agent if i != index], 60)
-    with pytest.raises(ValueError, match=f"answer '{text}': the recording of the .* is corrupt"):
-        material.conversations(spoken=left)
-    short = material.takes("short", [*material.agent, *material.sentences], 20)
-    with pytest.raises(ValueError, match=r"answer .*neutral: 20 speech tokens are too few"):
-        material.conversations(spoken=short)
-    fewer = write_corpus(
-        tmp_path / "data",
-        [
-            (
-                {
-                    "role": material.said(i, "role"), "language": material.said(i, "language"),
-                    "saying": material.said(i, "saying"), "style": material.said(i, "style"),
-                    "text": material.said(i), "canonical": i in material.agent and i != index,
-                },
-                np.zeros(160, np.int16),
-            )
-            for i in range(len(material.corpus))
-        ],
-    )  # fmt: skip
-    with pytest.raises(ValueError, match=f"answer '{text}', {style}: the agent never says it"):
-        material.conversations(corpus=fewer)
 
 
 def test_the_same_seed_draws_something_else(material):
