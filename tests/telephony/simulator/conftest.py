@@ -158,7 +158,7 @@ class Line:
         assert self.start is not None
         return self.start.stream_sid
 
-    def record(self, name: str, **fields) -> None:
+    def record(self, name: str, /, **fields) -> None:
         assert self.records is not None
         assert self.start is not None
         path = self.records / f"{self.start.call_sid}.jsonl"
