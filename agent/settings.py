@@ -12,17 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
+
+from agent.section import Section
+from agent.tools.settings import ToolSettings
 
 ENVIRONMENT_PREFIX = "GLM_VOICE_"
 AUTH_TOKEN_VARIABLE = "TWILIO_AUTH_TOKEN"
 SHIPPED_CHECKPOINT = Path(__file__).parent / "nano" / "checkpoint"
-
-
-class Section(BaseModel):
-    """A group of settings; a field it does not know is an error, not a silent typo."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class TritonSettings(Section):
@@ -168,11 +165,12 @@ class AgentSettings(Section):
         greeting: Typed instruction that the agent follows when the call starts; None waits for the
             caller.
         greeting_text: Words to say when the call starts, word for word; wins over ``greeting``.
-        instructions: System prompt; None takes the model's own.
+        instructions: What the agent is told beyond the model's own system prompt.
         sampling: How answers are sampled.
         vad: When the caller counts as speaking.
         turn: When the caller's turn is over.
         transcribe: Ask the model for the caller's words too, where the checkpoint can tell them.
+        tools: What the agent may do on a call (docs/tools.md).
     """
 
     greeting: str | None = "Greet the caller."
@@ -182,6 +180,7 @@ class AgentSettings(Section):
     vad: VADSettings = VADSettings()
     turn: TurnSettings = TurnSettings()
     transcribe: bool = True
+    tools: tuple[ToolSettings, ...] = ()
 
 
 class Settings(Section):

@@ -39,6 +39,7 @@ from agent.conversation import AGENT_RATE
 from agent.frames import AudioHeardFrame
 from agent.service import GLMVoiceService
 from agent.settings import AgentSettings, TurnSettings
+from agent.speech.prompt import system_prompt
 from agent.speech.request import TurnRequest
 
 FRAME = 320  # samples in 20 ms of the caller's audio
@@ -54,6 +55,7 @@ class Chunk:
     audio: NDArray[np.int16] = field(default_factory=lambda: np.zeros(0, dtype=np.int16))
     last: bool = False
     timing: dict[str, float] = field(default_factory=dict)
+    tool_call: str = ""
 
 
 class FakeSession:
@@ -529,7 +531,7 @@ async def test_settings_reach_every_request() -> None:
                 max_new_tokens=99,
                 repetition_guard=False,
                 seed=3,
-                system="Be brief.",
+                system=system_prompt(False, "Be brief.", ()),
                 early=True,
             )
         ]

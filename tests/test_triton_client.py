@@ -22,6 +22,7 @@ def outputs(sequence: int, last: bool, text: str = "", samples: int = 4) -> dict
         "SEQUENCE": np.array([sequence], dtype=np.int32),
         "LAST": np.array([last]),
         "TIMING": np.array([b'{"tokenise": 0.25}'], dtype=object),
+        "TOOL_CALL": np.array([b"look_up\n{}" if last else b""], dtype=object),
     }
 
 

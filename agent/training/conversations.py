@@ -29,12 +29,12 @@ from agent.speech.prompt import (
     Interleave,
     Prompt,
     heard,
+    system_prompt,
 )
 from agent.speech.text_tokenizer import TextTokenizer
 from agent.speech.tokenizer import SpeechTokenizer
 from agent.training.augment import vary
 from agent.training.data import Corpus
-from agent.training.dialogues import system_prompt
 from agent.training.examples import GIVEN, SPEECH, TEXT, Example
 from agent.training.line import NEUTRAL, Intent, Line
 from agent.training.recipe import Section
