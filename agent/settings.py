@@ -9,7 +9,7 @@ never in the YAML file: it comes from ``TWILIO_AUTH_TOKEN`` or from ``gateway.au
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field, SecretStr, ValidationError, model_validator
@@ -58,6 +58,9 @@ class GatewaySettings(Section):
         auth_token: The token itself, from the environment.
         records_dir: Where each call's record is appended, one JSON object a line.
         max_calls: Calls answered at once; further ones are told the line is busy.
+        transfer: How a call is sent to somebody else: ``twiml`` (Twilio asks when the agent has
+            left) or ``rest`` (Twilio is told by its REST API).
+        rest_url: Twilio's REST API.
     """
 
     host: str = "127.0.0.1"
@@ -67,6 +70,8 @@ class GatewaySettings(Section):
     auth_token: SecretStr | None = None
     records_dir: Path = Path("records")
     max_calls: int = Field(default=8, ge=1)
+    transfer: Literal["twiml", "rest"] = "twiml"
+    rest_url: str = "https://api.twilio.com"
 
     @model_validator(mode="after")
     def _base_url(self) -> "GatewaySettings":
