@@ -21,7 +21,7 @@ from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.services.llm_service import FunctionCallParams
 
 from agent.settings import AgentSettings
-from agent.speech.prompt import system_prompt
+from agent.speech.system_prompt import system_prompt
 from agent.tools.arguments import Arguments
 from agent.tools.call import PhoneError
 from agent.tools.settings import FunctionSettings

@@ -11,8 +11,8 @@ from typing import Any
 from agent.evaluation.answering import Answer, conversations, transcripts
 from agent.evaluation.text import Language, edit_distance, units
 from agent.speech import LanguageModel
-from agent.speech.prompt import system_prompt
 from agent.speech.request import TurnRequest
+from agent.speech.system_prompt import system_prompt
 from agent.training.evaluation.callers import Asked, Said
 from agent.training.line import Line
 
