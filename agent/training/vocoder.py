@@ -106,8 +106,7 @@ def load_takes(corpus: Corpus, voices: Sequence[str], cache: Path, shortest: int
     if not cache.is_file():
 
         def features() -> Iterator[Tensor]:
-            indices = [i for v in voices for i in corpus.indices(voice=v, split="train")]
-            for _, utterance in corpus.read(indices):
+            for _, utterance in corpus.read(corpus.of_voices(voices, "train")):
                 audio = to_decoder_rate(utterance.audio)
                 frames = len(audio) // HOP
                 if frames >= shortest:

@@ -34,7 +34,8 @@ def is_right(text: str, expected: str, line: Line) -> bool:
 
     Values, such as days, are what some answers differ by, so none of them may differ.
     """
-    same = all((value in text) == (value in expected) for value in line.values)
+    one, other = text.lower(), expected.lower()
+    same = all((value.lower() in one) == (value.lower() in other) for value in line.values)
     return same and similarity(text, expected, line.language) >= SIMILAR
 
 
