@@ -111,9 +111,11 @@ class Tool:
             return self._failed(f"{self.name} did not answer within {self._timeout:g} s")
         except ToolError as error:
             return self._failed(str(error))
-        except Exception:
-            # What went wrong inside is nothing for a caller's ears.
-            logger.bind(tool=self.name).exception("A tool failed")
+        except Exception as error:
+            # What went wrong inside is nothing for a caller's ears, and what the caller said, which
+            # a traceback may show, nothing for a log.
+            logger.bind(tool=self.name, error=type(error).__name__).error("A tool failed")
+            logger.opt(exception=True).debug("A tool failed here")
             return self._failed(f"{self.name} failed")
 
     def _failed(self, reason: str) -> ToolResult:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -281,6 +282,28 @@ async def test_a_fact_is_looked_up_and_told(answering):
     assert line.of("tool_result") == [{"turn": 0, "call_id": "call-0", "result": "Monday"}]
 
 
+async def visit(day: Literal["Monday", "Friday"], time: str) -> dict[str, str]:
+    """Books a visit."""
+    return {"booked": f"{day} at {time}"}
+
+
+async def test_a_python_function_is_called_with_its_types(answering):
+    tool = {"kind": "function", "name": "visit", "function": f"{__name__}:visit"}
+    script = [
+        Says(0.0, 'visit\n{"day": "Sunday", "time": "ten"}'),
+        Says(0.0, 'visit\n{"day": "Friday", "time": "ten"}'),
+        Says(1.0),
+    ]
+    line = await answering(script, [tool])
+    trace = await line.call(seconds=5.0)
+    assert heard(trace) == [1.0]
+    assert [call["arguments"]["day"] for call in line.of("tool_call")] == ["Sunday", "Friday"]
+    wrong, right = line.of("tool_result")
+    assert "'Monday' or 'Friday'" in wrong["error"]
+    assert right == {"turn": 1, "call_id": "call-1", "result": {"booked": "Friday at ten"}}
+    assert line.session.requests[2].result == '{"booked": "Friday at ten"}'
+
+
 @pytest.fixture
 async def desk(aiohttp_server):
     """A booking desk on the web that answers when it may."""
@@ -345,11 +368,19 @@ async def test_a_webhook_that_never_answers_is_given_up_and_told(answering, desk
     ]
 
 
-async def test_a_caller_who_speaks_while_a_tool_runs_is_answered_with_its_result(answering, desk):
+@pytest.fixture
+def question() -> np.ndarray:
+    """int16 at 8 kHz: "What are your opening hours?"."""
+    speech, rate = soundfile.read(DATA / "opening_hours.wav", dtype="int16")
+    return speech[:: rate // SAMPLE_RATE]
+
+
+async def test_a_caller_who_speaks_while_a_tool_runs_is_answered_with_its_result(
+    answering, desk, question
+):
     url, may, _ = desk
     line = await answering([Says(0.5, BOOK), Says(1.5)], [booking(url)])
-    speech, rate = soundfile.read(DATA / "opening_hours.wav", dtype="int16")
-    person = Speaker(speech[:: rate // SAMPLE_RATE])
+    person = Speaker(question)
 
     async def speaks_and_then_the_desk_answers():
         await line.wait("heard")
@@ -367,3 +398,29 @@ async def test_a_caller_who_speaks_while_a_tool_runs_is_answered_with_its_result
         (None, None),
         (None, '{"booked": true}'),
     ]
+
+
+async def test_a_call_that_was_made_outlives_the_words_that_were_interrupted(
+    answering, desk, question
+):
+    url, may, asked = desk
+    may.set()
+    line = await answering([Says(30.0, BOOK), Says(1.5)], [booking(url)])
+    person = Speaker(question)
+
+    async def interrupts():
+        await line.wait("tool_result")
+        person.speaks.set()
+        await line.wait("heard", 2)
+        person.hang_up()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(interrupts())
+        call = group.create_task(line.call(person))
+    assert call.result().stream.clears
+    assert asked == [{"day": "Monday"}]
+    (interrupted,) = line.of("interrupted")
+    _, then = line.session.requests
+    assert (then.result, then.result_before) == (None, '{"booked": true}')
+    assert then.heard_seconds == interrupted["heard_seconds"]
+    assert 0.0 < then.heard_seconds < 30.0
