@@ -12,7 +12,7 @@ from agent.evaluation.answering import Answer, conversations, transcripts
 from agent.evaluation.text import Language, characters, edit_distance, units
 from agent.speech import LanguageModel
 from agent.speech.request import TurnRequest
-from agent.training.dialogues import system_prompt
+from agent.speech.system_prompt import system_prompt
 from agent.training.evaluation.callers import Asked, Said
 from agent.training.line import Line
 
