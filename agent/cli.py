@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _serve_parser(commands.add_parser("serve", help="answer calls until stopped"))
     _simulate_parser(commands.add_parser("simulate", help="place a scripted call and judge it"))
+    _loopback_parser(commands.add_parser("loopback-twilio", help="serve Twilio's REST API here"))
 
     _train_parser(commands.add_parser("train", help="train a part from data, or fine-tune it"))
     _evaluate_parser(commands.add_parser("evaluate", help="run the paper's evaluation"))
@@ -104,6 +105,16 @@ def _simulate_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--settings", type=Path, help="without --url: the gateway's YAML file")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="reports go below (runs)")
     parser.set_defaults(run=_simulate)
+
+
+def _loopback_parser(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--url", required=True, help="the agent's voice webhook, as it knows it")
+    parser.add_argument("--via", help="http://host:port to connect to instead of --url's host")
+    parser.add_argument("--account-sid", help="the account (default: made up and printed)")
+    parser.add_argument("--phone-book", type=Path, help="YAML file: who answers which number")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8085, help="port to listen on (8085)")
+    parser.set_defaults(run=_loopback)
 
 
 def _train_parser(parser: argparse.ArgumentParser) -> None:
@@ -172,6 +183,18 @@ def _simulate(options: argparse.Namespace) -> int:
         return rehearse(scenario, options.runs, settings)
     token = os.environ.get(AUTH_TOKEN_VARIABLE, "")
     return simulate(scenario, options.url, token, options.runs, options.records, via=options.via)
+
+
+def _loopback(options: argparse.Namespace) -> int:
+    from telephony.simulator.loopback import serve_loopback
+    from telephony.simulator.target import Target
+
+    account = {"account_sid": options.account_sid} if options.account_sid else {}
+    token = os.environ.get(AUTH_TOKEN_VARIABLE, "")
+    target = Target(options.url, token, via=options.via, **account)
+    return asyncio.run(
+        serve_loopback(target, options.phone_book, options.host, options.port, _progress)
+    )
 
 
 def _train(options: argparse.Namespace) -> int:

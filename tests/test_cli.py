@@ -168,6 +168,7 @@ def test_nothing_to_say_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture
         (["simulate", "--demo", "--url", "http://a/voice", "--settings", "x"], "--settings"),
         (["simulate", "absent.yaml"], "absent.yaml"),
         (["simulate", "--demo", "--url", "ftp://host"], "voice_url"),
+        (["loopback-twilio", "--url", "ftp://host"], "voice_url"),
         (["serve", "--settings", "absent.yaml"], "absent.yaml"),
     ],
 )

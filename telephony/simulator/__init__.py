@@ -1,6 +1,10 @@
 """The other end of the line: a Twilio on loopback, scripted callers, reports."""
 
+from telephony.simulator.callee import Callee, PhoneBook, load_phone_book
+from telephony.simulator.carrier import LoopbackTwilio
 from telephony.simulator.commands import rehearse, simulate
+from telephony.simulator.loopback import Loopback, running_twilio
+from telephony.simulator.network import Network, Stall
 from telephony.simulator.rehearsal import run_directory, run_scenario
 from telephony.simulator.report import CallReport
 from telephony.simulator.scenario import Scenario, load_scenario
@@ -8,11 +12,19 @@ from telephony.simulator.target import Target
 
 __all__ = [
     "CallReport",
+    "Callee",
+    "Loopback",
+    "LoopbackTwilio",
+    "Network",
+    "PhoneBook",
     "Scenario",
+    "Stall",
     "Target",
+    "load_phone_book",
     "load_scenario",
     "rehearse",
     "run_directory",
     "run_scenario",
+    "running_twilio",
     "simulate",
 ]

@@ -4,6 +4,7 @@ It knows no clock and no network. Every 20 ms it is handed what the phone plays 
 the microphone picks up; positions count samples at 8 kHz since the start of the media stream.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -81,6 +82,7 @@ class Caller:
     Attributes:
         state: What it does now.
         spoken: Its lines so far; the current one is added when it starts.
+        keys: Keys that it has pressed and the phone has not sent yet.
     """
 
     def __init__(self, scenario: Scenario, lines: Sequence[Line]) -> None:
@@ -94,6 +96,7 @@ class Caller:
             raise ValueError(f"expected {len(scenario.turns)} lines, got {len(lines)}")
         self.state = State.LISTENING
         self.spoken: list[Spoken] = []
+        self.keys: deque[str] = deque()
         self._scenario = scenario
         self._lines = lines
         self._ear = Ear()

@@ -60,7 +60,7 @@ async def run_scenario(
         show = _Show(scenario, call, caller, tail, watcher or Quiet())
         showing = asyncio.create_task(show.run(clock))
         try:
-            await twilio.place(call, caller, scenario.caller, scenario.called)
+            await twilio.place(call, caller, scenario.caller, scenario.called, scenario.network)
             if tail is not None and call.stream is not None:
                 await _wait_for_end(tail, clock)
         finally:

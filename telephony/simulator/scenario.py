@@ -4,22 +4,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-
-class Part(BaseModel):
-    """A piece of a scenario; a field it does not know is an error, not a silent typo."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from telephony.simulator.network import Network
+from telephony.simulator.part import Part, read_part
 
 
 class AfterAgent(Part):
@@ -148,6 +136,7 @@ class Scenario(Part):
         hang_up: When the caller hangs up after the last turn.
         patience_ms: How long the caller waits for the agent to say something before it goes on.
         longest_ms: The caller hangs up after so long, whatever happens.
+        network: What the network does to the call.
     """
 
     format: Literal[1] = 1
@@ -160,6 +149,7 @@ class Scenario(Part):
     hang_up: When = Moment(after_agent=AfterAgent())
     patience_ms: int = Field(default=8000, gt=0)
     longest_ms: int = Field(default=180_000, gt=0)
+    network: Network = Network()
 
     @model_validator(mode="after")
     def _nothing_to_interrupt(self) -> "Scenario":
@@ -181,31 +171,8 @@ def load_scenario(path: Path) -> Scenario:
         ValueError: The file cannot be read or is no YAML mapping, or a field is unknown, missing or
             wrong; the message names the file and the field.
     """
-    try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a YAML file: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a mapping, got {type(content).__name__}")
-    try:
-        scenario = Scenario.model_validate(content)
-    except ValidationError as error:
-        raise ValueError(f"{path}: {_explain(error)}") from None
+    scenario = read_part(path, Scenario)
     turns = tuple(
         turn.model_copy(update={"wav": path.parent / turn.wav}) for turn in scenario.turns
     )
     return scenario.model_copy(update={"turns": turns})
-
-
-def _explain(error: ValidationError) -> str:
-    problems = []
-    for problem in error.errors(include_url=False, include_input=False, include_context=False):
-        field = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            problems.append(f"unknown field {field}")
-        else:
-            message = problem["msg"].removeprefix("Value error, ")
-            problems.append(f"{field}: {message}" if field else message)
-    return "; ".join(problems)

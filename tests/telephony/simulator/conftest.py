@@ -1,6 +1,7 @@
 """A clock that runs as fast as it can, tones instead of speech, and an agent on loopback."""
 
 import asyncio
+import dataclasses
 import heapq
 import itertools
 import json
@@ -57,8 +58,9 @@ class FastClock:
                 await asyncio.sleep(0)
             if self._sleepers:
                 deadline, _, future = heapq.heappop(self._sleepers)
-                self.now = max(self.now, deadline)
+                # Who has been woken otherwise, or given up, moves no time.
                 if not future.done():
+                    self.now = max(self.now, deadline)
                     future.set_result(None)
             else:
                 await asyncio.sleep(0.001)
@@ -271,3 +273,54 @@ async def agent(clock, tmp_path, aiohttp_server) -> Agent:
         status_url=f"{PUBLIC}/status",
     )
     return agent
+
+
+@dataclass
+class Outside:
+    """The agent's web server beside its voice webhook.
+
+    Attributes:
+        documents: TwiML by path, or what makes it of the form; any other path has no content.
+        files: Content and its type by path.
+        asked: Path and form (or query) of every request, in order.
+        forged: Addresses whose signature was wrong.
+    """
+
+    documents: dict[str, str | Callable[[dict[str, str]], str]] = field(default_factory=dict)
+    files: dict[str, tuple[bytes, str]] = field(default_factory=dict)
+    status: dict[str, int] = field(default_factory=dict)
+    asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    forged: list[str] = field(default_factory=list)
+
+    def of(self, path: str) -> list[dict[str, str]]:
+        """The forms that came to a path."""
+        return [form for asked, form in self.asked if asked == path]
+
+    async def answer(self, request: web.Request) -> web.Response:
+        """Answer anything."""
+        form = dict(await request.post())
+        signature = request.headers.get("X-Twilio-Signature", "")
+        if not RequestValidator(TOKEN).validate(PUBLIC + request.path_qs, form, signature):
+            self.forged.append(request.path)
+        self.asked.append((request.path, form or dict(request.query)))
+        if request.path in self.status:
+            return web.Response(status=self.status[request.path])
+        if request.path in self.files:
+            content, kind = self.files[request.path]
+            return web.Response(body=content, content_type=kind)
+        if request.path in self.documents:
+            document = self.documents[request.path]
+            text = document if isinstance(document, str) else document(form)
+            return web.Response(text=text, content_type="text/xml")
+        return web.Response(status=204)
+
+
+@pytest.fixture
+async def outside(agent, aiohttp_server) -> Outside:
+    """The agent's server, answering any address; ``agent.target`` leads to it."""
+    outside = Outside()
+    app = agent.app()
+    app.router.add_route("*", "/{path:.*}", outside.answer)
+    server = await aiohttp_server(app)
+    agent.target = dataclasses.replace(agent.target, via=f"http://127.0.0.1:{server.port}")
+    return outside
