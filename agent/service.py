@@ -131,6 +131,8 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
         self._beside: set[asyncio.Task[None]] = set()
         self._instructions: deque[TurnRequest] = deque()
         self._last_instruction: object = None
+        # An answer was settled, or nothing typed is to be answered any more.
+        self._changed = asyncio.Event()
         self._output = AnswerOutput(self.push_frame, observer, self._sounds)
         self._released = False
 
@@ -201,6 +203,18 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
             self._answer_early()
         else:
             self._early.take_back()
+
+    async def say_last(self, words: str) -> None:
+        """Say words in the place of all that is being said or waits to be said.
+
+        Returns when their answer has been begun, so that a graceful end lets it be heard, or when
+        the caller has cut in first.
+        """
+        await self._interrupt(InterruptionFrame(), FrameDirection.DOWNSTREAM)
+        self._instruct(self._request(say=words))
+        while self._instructions:
+            self._changed.clear()
+            await self._changed.wait()
 
     # --- the caller's turn
 
@@ -365,6 +379,7 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
     async def _interrupt(self, frame: InterruptionFrame, direction: FrameDirection) -> None:
         cut = self._history.cut()
         self._instructions.clear()
+        self._changed.set()
         await self._output.interrupt(frame, direction)
         for answer in cut:
             self._barged_in = True
@@ -418,6 +433,7 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
         self._history.settle(answer)
         self._event("heard", answer, text=answer.heard)
         self._next_instruction()
+        self._changed.set()
 
     def _event(self, name: str, answer: Answer, **fields: JSON) -> None:
         self._observer.event(name, turn=answer.turn, **fields)
@@ -427,6 +443,7 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
             return
         self._released = True
         self._instructions.clear()
+        self._changed.set()
         for task in [self._answering, *self._beside]:
             if task is not None and not task.done():
                 await self.cancel_task(task)
