@@ -28,9 +28,14 @@ class Capacity:
         self._talk_share = talk_share
         self._carries = carries
 
+    @property
+    def carries(self) -> float | None:
+        """Answers that the engine can keep in playback at once; None: not known yet."""
+        return self._carries()
+
     def limit(self) -> int:
         """Calls at once, at least one."""
         if self._by_hand is not None:
             return self._by_hand
-        carries = self._carries()
+        carries = self.carries
         return _UNMEASURED if carries is None else max(1, int(carries / self._talk_share))

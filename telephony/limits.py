@@ -12,7 +12,6 @@ from loguru import logger
 from telephony.clock import Clock
 
 _BURST_SECONDS = 10.0
-_IS_CALL = "telephony.limits.is_call"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -56,6 +55,8 @@ class Addresses:
         self._most = most
         self._trusted = [ipaddress.ip_network(one) for one in trusted_proxies]
         self._open: Counter[str] = Counter()
+        # By identity; each is here no longer than it is handled.
+        self._calls: set[int] = set()
 
     @web.middleware
     async def limit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -68,12 +69,14 @@ class Addresses:
         try:
             return await handler(request)
         finally:
-            if _IS_CALL not in request:
+            if id(request) in self._calls:
+                self._calls.remove(id(request))
+            else:
                 self._close(address)
 
     def is_call(self, request: web.Request) -> None:
         """A request has become a call, whose number is limited otherwise."""
-        request[_IS_CALL] = True
+        self._calls.add(id(request))
         self._close(self.address(request))
 
     def address(self, request: web.Request) -> str:

@@ -20,8 +20,6 @@ from twilio.twiml.voice_response import (
 
 SIGNATURE_HEADER = "X-Twilio-Signature"
 TOKEN_PARAMETER = "token"
-BUSY = "All of our lines are busy right now. Please call again in a few minutes. Goodbye."
-APOLOGY = "We are sorry, we cannot take your call right now. Please call again later. Goodbye."
 
 
 class SignatureCheck:
@@ -89,9 +87,48 @@ def connect_twiml(stream_url: str, parameters: Mapping[str, str], status_url: st
     return str(response)
 
 
-def refusal_twiml(sentence: str) -> str:
+def refusal_twiml(sentence: str, language: str) -> str:
     """TwiML that says a sentence in Twilio's own voice and hangs up: no caller hears silence."""
     response = VoiceResponse()
-    response.say(sentence)
+    response.say(sentence, language=language)
+    response.hangup()
+    return str(response)
+
+
+def forward_twiml(sentence: str, language: str, number: str, action_url: str) -> str:
+    """TwiML that says a sentence and connects the call with another number.
+
+    Args:
+        sentence: said before.
+        language: of the sentence.
+        number: whom to call.
+        action_url: asked for what comes next when that is over.
+    """
+    response = VoiceResponse()
+    response.say(sentence, language=language)
+    response.dial(number, action=action_url)
+    return str(response)
+
+
+def wait_twiml(sentence: str | None, language: str, seconds: int, again_url: str) -> str:
+    """TwiML that lets the call wait.
+
+    Args:
+        sentence: said before, or None.
+        language: of the sentence.
+        seconds: of silence that follow.
+        again_url: asked then.
+    """
+    response = VoiceResponse()
+    if sentence is not None:
+        response.say(sentence, language=language)
+    response.pause(length=seconds)
+    response.redirect(again_url)
+    return str(response)
+
+
+def hangup_twiml() -> str:
+    """TwiML that hangs up."""
+    response = VoiceResponse()
     response.hangup()
     return str(response)
