@@ -74,7 +74,8 @@ class Document:
             values = {} if self._node is None else loader.construct_document(self._node)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            line = None if mark is None else mark.line + 1
+            # What is missing at the end is found after it.
+            line = None if mark is None else min(mark.line + 1, len(text.splitlines()))
             about = " ".join(part for part in (error.context, error.problem) if part)
             raise self._unusable(f"not a YAML file: {about}", line) from error
         except (yaml.YAMLError, ValueError) as error:
@@ -91,10 +92,11 @@ class Document:
         node: yaml.Node | None = self._node
         line: int | None = None
         for key in location:
-            found = next((child for child in _children(node) if child[0] == key), None)
-            if found is None:
+            found = [child for child in _children(node) if child[0] == key]
+            if not found:
                 break
-            _, node, line = found
+            # What a section has itself comes after what was merged into it.
+            _, node, line = found[-1]
         return Mistake(self._source, line, message)
 
     def _unusable(self, message: str, line: int | None = None) -> MistakesError:

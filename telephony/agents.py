@@ -39,6 +39,13 @@ def _own(number: str) -> str:
     return number if number == ANY_NUMBER else _e164(number)
 
 
+def _some(numbers: tuple[str, ...]) -> tuple[str, ...]:
+    # Not a minimal length: pydantic finds the list empty where its numbers are wrong.
+    if not numbers:
+        raise ValueError("expected at least one number")
+    return numbers
+
+
 def _language(tag: str) -> str:
     if _LANGUAGE.fullmatch(tag) is None:
         raise ValueError(f"expected a language tag such as en-US, got {tag!r}")
@@ -126,7 +133,7 @@ class Agent(AgentSettings):
             language.
     """
 
-    numbers: tuple[OwnNumber, ...] = Field(default=(ANY_NUMBER,), min_length=1)
+    numbers: Annotated[tuple[OwnNumber, ...], AfterValidator(_some)] = (ANY_NUMBER,)
     language: Annotated[str, AfterValidator(_language)] = "en-US"
     tools: tuple[Mapping[str, Any], ...] = ()
     limits: Limits = Limits()
