@@ -15,7 +15,7 @@ class CallObserver(Protocol):
     call_waiting       agent, ahead: calls that wait for a place before it
     call_forwarded     agent, reason: sent to another number; waited: seconds, where it waited
     forward_failed     status: what Twilio said of the call to that number
-    call_refused       reason: no_agent, closed, busy, draining or engine; agent, and waited as above
+    call_refused       reason: no_agent, closed, busy, draining or engine; agent, waited as above
     call_started       call_sid, agent; waited: seconds, where it waited
     greeting_ready     ahead: seconds since the greeting's first sound was made; not written where
                        that was still to come

@@ -52,7 +52,13 @@ def _language(tag: str) -> str:
     return tag
 
 
-Words = Annotated[str, Field(min_length=1)]
+def _words(text: str) -> str:
+    if not text.strip():
+        raise ValueError("expected words, got none")
+    return text
+
+
+Words = Annotated[str, AfterValidator(_words)]
 Number = Annotated[str, BeforeValidator(_text), AfterValidator(_e164)]
 OwnNumber = Annotated[str, BeforeValidator(_text), AfterValidator(_own)]
 
@@ -135,6 +141,9 @@ class Agent(AgentSettings):
 
     numbers: Annotated[tuple[OwnNumber, ...], AfterValidator(_some)] = (ANY_NUMBER,)
     language: Annotated[str, AfterValidator(_language)] = "en-US"
+    greeting: Words | None = AgentSettings.model_fields["greeting"].default
+    greeting_text: Words | None = None
+    instructions: Words | None = None
     tools: tuple[Mapping[str, Any], ...] = ()
     limits: Limits = Limits()
     hours: Hours | None = None

@@ -82,6 +82,7 @@ def mistakes(path):
         ("+15550100002", "(555) 010-0002", 3, "agents.desk.numbers.0: expected a number such as"),
         ("language: en-US", "language: American English", 4, "a language tag such as en-US"),
         ("greeting_text: Oak", "greting_text: Oak", 5, "is greeting_text meant?"),
+        ("Oak Street Clinic, how can I help you?", '" "', 5, "greeting_text: expected words"),
         ("calls: 4", "calls: 0", 7, "agents.desk.limits.calls"),
         ("America/New_York", "America/NewYork", 9, "agents.desk.hours.time_zone: expected a time"),
         ("mon-fri", "mo-fr", 10, "expected a day"),
