@@ -12,7 +12,14 @@ class CallObserver(Protocol):
     greeting is turn 0. Names and their fields:
 
     ================== ================================================================
-    call_started       call_sid
+    call_waiting       agent, ahead: calls that wait for a place before it
+    call_forwarded     agent, reason: sent to another number; waited: seconds, where it waited
+    forward_failed     status: what Twilio said of the call to that number
+    call_refused       reason: no_agent, closed, busy, draining or engine; agent, waited as above
+    call_started       call_sid, agent; waited: seconds, where it waited
+    greeting_ready     ahead: seconds since the greeting's first sound was made; not written where
+                       that was still to come
+    goodbye            reason: time_limit or drain; the agent's last words follow
     caller_speech_started
     caller_speech_stopped  (by the VAD, which waits a moment to be sure)
     turn_decided       the caller's turn is over and will be answered; turn
@@ -27,8 +34,10 @@ class CallObserver(Protocol):
     interrupted        turn, heard_seconds, heard_text
     heard              turn, text: what the caller heard of the answer, once that is settled
     tool_call          turn, name, arguments (an object), call_id: the agent calls a tool
+    message_taken      turn, text, and name and number or null: for somebody else
     tool_result        turn, call_id, and result or, where the tool failed, error (a text)
-    error              message, and the turn where there is one
+    error              message, and the turn where there is one; a Python function that is a tool
+                       may write events of its own names
     call_ended         cause
     ================== ================================================================
     """

@@ -286,9 +286,10 @@ class ToolCalls:
             self.service.say_aside(filler)
 
     def end(self) -> None:
-        """The call is over; nobody waits for results any more."""
+        """The call is over, or about to be; nobody waits for results any more."""
         call = self.running
         self._stop_waiting()
+        self.result = self._after = None
         if call is not None:
             fields: dict[str, JSON] = {"call_id": call.id, "error": "the call ended"}
             self.observer.event("tool_result", turn=call.answer.turn, **fields)

@@ -26,14 +26,18 @@ from pydantic_core import to_jsonable_python
 
 from agent.adapter import GLMVoiceAdapter
 from agent.events import CallObserver
-from agent.speech.system_prompt import system_prompt
+from agent.speech.system_prompt import requested_system
 from agent.tool_calls import ToolCall, ToolCalls
 from agent.tools.call import Phone
 from agent.tools.tool import Tool, ToolResult
 
 
 class ToolService(LLMService[GLMVoiceAdapter]):
-    """A service whose model calls tools; what it says is up to the class that extends it."""
+    """A service whose model calls tools; what it says is up to the class that extends it.
+
+    Attributes:
+        ending: The call ends after what is still being said.
+    """
 
     adapter_class = GLMVoiceAdapter
 
@@ -61,6 +65,7 @@ class ToolService(LLMService[GLMVoiceAdapter]):
         self._offering = context
         self._described = [tool.described for tool in tools]
         self._speaks_first = speaks_first
+        self.ending = False
         self._system: tuple[object, object, str | None] = (None, None, None)
         self._tools = ToolCalls({tool.name: tool for tool in tools}, self, observer, phone)
         for tool in tools:
@@ -94,8 +99,10 @@ class ToolService(LLMService[GLMVoiceAdapter]):
         )
 
     async def end_call(self) -> None:
-        """End the call, after what is still being said."""
-        await self.push_frame(EndWorkerFrame(reason="the agent hangs up"))
+        """End the call, after what is still being said; once."""
+        if not self.ending:
+            self.ending = True
+            await self.push_frame(EndWorkerFrame(reason="the agent hangs up"))
 
     async def press_keys(self, digits: str) -> None:
         """Send touch tones, after what is still being said."""
@@ -126,8 +133,7 @@ class ToolService(LLMService[GLMVoiceAdapter]):
         if self._system[:2] != (told, offered):
             functions = self.get_llm_adapter().from_standard_tools(offered)
             tools = [*self._described, *(functions if is_given(offered) and functions else [])]
-            prompt = system_prompt(not self._speaks_first, told, tools) if told or tools else None
-            self._system = (told, offered, prompt)
+            self._system = (told, offered, requested_system(not self._speaks_first, told, tools))
         return self._system[2]
 
     def _has_async_tools(self) -> bool:

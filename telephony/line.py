@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from enum import StrEnum
 
 from aiohttp import WebSocketError, WSMsgType, web
@@ -43,7 +44,14 @@ class PhoneLine:
         cause: why it ended; None while it is open.
     """
 
-    def __init__(self, websocket: web.WebSocketResponse, stream: FromTwilio, start: Start):
+    def __init__(
+        self,
+        websocket: web.WebSocketResponse,
+        stream: FromTwilio,
+        start: Start,
+        allows: Callable[[], bool] = lambda: True,
+    ):
+        self._allows = allows
         self._websocket = websocket
         self._stream = stream
         self.start = start
@@ -52,13 +60,18 @@ class PhoneLine:
 
     @classmethod
     async def answer(
-        cls, websocket: web.WebSocketResponse, start_within: float = 10.0
+        cls,
+        websocket: web.WebSocketResponse,
+        start_within: float = 10.0,
+        *,
+        allows: Callable[[], bool] = lambda: True,
     ) -> PhoneLine:
         """Wait for ``connected`` and ``start``.
 
         Args:
             websocket: prepared, nothing read from it yet.
             start_within: seconds until ``start`` must have come.
+            allows: asked for each message whether one more may come now.
 
         Raises:
             ProtocolError: if something else comes, or nothing in time.
@@ -67,9 +80,9 @@ class PhoneLine:
         try:
             async with asyncio.timeout(start_within):
                 while True:
-                    event = stream.receive(await _next_message(websocket))
+                    event = stream.receive(await _next_message(websocket, allows))
                     if isinstance(event, Start):
-                        return cls(websocket, stream, event)
+                        return cls(websocket, stream, event, allows)
         except TimeoutError:
             raise ProtocolError(CloseCode.POLICY_VIOLATION, "no start event in time") from None
         except _ClosedError:
@@ -82,7 +95,7 @@ class PhoneLine:
         """
         while not self.ended.is_set() and self._stream.state is StreamState.STARTED:
             try:
-                event = self._stream.receive(await _next_message(self._websocket))
+                event = self._stream.receive(await _next_message(self._websocket, self._allows))
             except _ClosedError:
                 self._end(EndCause.SOCKET_CLOSED)
                 return None
@@ -129,8 +142,12 @@ class _ClosedError(Exception):
     """The socket is closed."""
 
 
-async def _next_message(websocket: web.WebSocketResponse) -> str | bytes:
+async def _next_message(
+    websocket: web.WebSocketResponse, allows: Callable[[], bool]
+) -> str | bytes:
     message = await websocket.receive()
+    if not allows():
+        raise ProtocolError(CloseCode.POLICY_VIOLATION, "too many messages")
     if message.type is WSMsgType.TEXT or message.type is WSMsgType.BINARY:
         data: str | bytes = message.data
         return data

@@ -20,8 +20,6 @@ from twilio.twiml.voice_response import (
 
 SIGNATURE_HEADER = "X-Twilio-Signature"
 TOKEN_PARAMETER = "token"
-BUSY = "All of our lines are busy right now. Please call again in a few minutes. Goodbye."
-APOLOGY = "We are sorry, we cannot take your call right now. Please call again later. Goodbye."
 
 
 class SignatureCheck:
@@ -72,7 +70,7 @@ def websocket_url(public_base_url: str, path: str) -> str:
 
 
 def connect_twiml(
-    stream_url: str, parameters: Mapping[str, str], status_url: str, next_url: str
+    stream_url: str, parameters: Mapping[str, str], status_url: str, next_url: str | None = None
 ) -> str:
     """TwiML that connects the call to a media stream.
 
@@ -80,7 +78,7 @@ def connect_twiml(
         stream_url: wss:// address, without a query string (Twilio drops it).
         parameters: come back in the stream's ``start`` event.
         status_url: told when the stream starts, stops or fails.
-        next_url: asked what the call does when the stream has been closed from here.
+        next_url: asked what the call does when the stream has been closed from here; None ends it.
     """
     response = VoiceResponse()
     connect = Connect(action=next_url)
@@ -92,10 +90,21 @@ def connect_twiml(
     return str(response)
 
 
-def dial_twiml(number: str) -> str:
-    """TwiML that connects the caller with a number."""
+def dial_twiml(
+    number: str, action_url: str, sentence: str | None = None, language: str = "en-US"
+) -> str:
+    """TwiML that connects the caller with another number.
+
+    Args:
+        number: whom to call.
+        action_url: asked for what comes next when that is over.
+        sentence: said before, or None.
+        language: of the sentence.
+    """
     response = VoiceResponse()
-    response.dial(number)
+    if sentence is not None:
+        response.say(sentence, language=language)
+    response.dial(number, action=action_url)
     return str(response)
 
 
@@ -106,9 +115,26 @@ def hang_up_twiml() -> str:
     return str(response)
 
 
-def refusal_twiml(sentence: str) -> str:
+def refusal_twiml(sentence: str, language: str) -> str:
     """TwiML that says a sentence in Twilio's own voice and hangs up: no caller hears silence."""
     response = VoiceResponse()
-    response.say(sentence)
+    response.say(sentence, language=language)
     response.hangup()
+    return str(response)
+
+
+def wait_twiml(sentence: str | None, language: str, seconds: int, again_url: str) -> str:
+    """TwiML that lets the call wait.
+
+    Args:
+        sentence: said before, or None.
+        language: of the sentence.
+        seconds: of silence that follow.
+        again_url: asked then.
+    """
+    response = VoiceResponse()
+    if sentence is not None:
+        response.say(sentence, language=language)
+    response.pause(length=seconds)
+    response.redirect(again_url)
     return str(response)

@@ -542,6 +542,39 @@ async def test_an_act_whose_answer_is_interrupted_is_dropped(call: Call, work: W
     )
 
 
+async def test_last_words_from_outside_wait_for_no_tool(call: Call, work: Work) -> None:
+    await call.asks()
+    call.session.calls(ASKED)
+    await call.events.until(lambda: bool(work.calls))
+    await call.service.end_with("We close now.")
+    await call.events.wait("answer_started", 2)
+    work.gate.set()
+    call.session.says("We close now.", 1.0)
+    call.session.ends()
+    await call.events.until(lambda: bool(call.down.of(EndFrame)))
+    assert [request.say for request in call.session.requests] == [None, "We close now."]
+    assert call.events.named("tool_result") == [
+        {"turn": 0, "call_id": "call-0", "error": "the call ended"}
+    ]
+
+
+async def test_a_call_that_the_agent_ends_is_not_ended_once_more(call: Call, work: Work) -> None:
+    work.first = lambda call: call.after_answer(call.hang_up)
+    work.gate.set()
+    await call.asks()
+    call.session.calls(ASKED)
+    await call.events.wait("answer_started", 2)
+    call.session.says("Goodbye.", 1.0)
+    call.session.ends()
+    await call.events.wait("answer_finished", 1)
+    await call.heard(1, 1.0, completed=True)
+    await call.events.until(lambda: call.service.ending)
+    await call.service.end_with("We close now.")
+    await call.events.until(lambda: bool(call.down.of(EndFrame)))
+    assert len(call.session.requests) == 2
+    assert len(call.down.of(EndFrame)) == 1
+
+
 async def test_words_before_the_call_can_be_waited_for(call: Call, work: Work) -> None:
     await says_and_calls(call)
     await call.events.until(lambda: bool(work.calls))

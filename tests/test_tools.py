@@ -210,7 +210,7 @@ def test_parameters_shown_may_differ() -> None:
     ],
 )
 def test_a_tool_that_cannot_be_made_is_named(declared: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=f"agent.tools: it: .*{message}"):
+    with pytest.raises(ValueError, match=f"it: .*{message}"):
         build_tools(DECLARED.validate_python([{"name": "it", **declared}]))
 
 
@@ -224,7 +224,7 @@ def test_two_tools_of_one_name_are_refused() -> None:
     [
         ({"kind": "hangup"}, "does not match any of the expected tags"),
         ({"kind": "hang_up", "goodby": "x"}, "Extra inputs are not permitted"),
-        ({"kind": "transfer", "destinations": {"nurse": "555"}}, "should match pattern"),
+        ({"kind": "transfer", "destinations": {"nurse": "555"}}, "expected a number such as"),
         ({"kind": "transfer", "destinations": {}}, "at least 1"),
         (
             {"kind": "webhook", "url": "http://x.example"},

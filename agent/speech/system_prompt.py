@@ -21,6 +21,19 @@ _TOOLS = "\n\n# 可用工具"
 _TOOL = "\n\n## {name}\n\n{schema}\n在调用上述函数时，请使用 Json 格式表示调用的参数。"
 
 
+def requested_system(
+    spoken: bool, instructions: str | None, tools: Sequence[Mapping[str, Any]]
+) -> str | None:
+    """The system prompt as a turn asks for it; None, for the model's own, where nothing is added.
+
+    Args:
+        spoken: Whether the caller's first turn is.
+        instructions: What the agent is told beyond the published prompt.
+        tools: As of :func:`system_prompt`.
+    """
+    return system_prompt(spoken, instructions, tools) if instructions or tools else None
+
+
 def system_prompt(
     spoken: bool, instructions: str | None, tools: Sequence[Mapping[str, Any]]
 ) -> str:

@@ -23,7 +23,7 @@ def build_tools(settings: Sequence[ToolSettings]) -> list[Tool]:
     """Make tools as they are declared.
 
     Args:
-        settings: ``agent.tools``.
+        settings: An agent's.
 
     Raises:
         ValueError: A tool cannot be made, or two have one name; names it.
@@ -31,11 +31,11 @@ def build_tools(settings: Sequence[ToolSettings]) -> list[Tool]:
     tools: dict[str, Tool] = {}
     for one in settings:
         if one.name in tools:
-            raise ValueError(f"agent.tools: two tools are called {one.name!r}")
+            raise ValueError(f"two tools are called {one.name!r}")
         try:
             tools[one.name] = _build(one)
         except ValueError as error:
-            raise ValueError(f"agent.tools: {one.name}: {error}") from error
+            raise ValueError(f"{one.name}: {error}") from error
     return list(tools.values())
 
 

@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
+from agent.phone_number import PhoneNumber
 from agent.section import Section
 
 _NAME = r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$"
-_PHONE_NUMBER = r"^\+[1-9][0-9]{6,14}$"
 
 
 class Secret(Section):
@@ -150,7 +150,7 @@ class TransferSettings(_Tool):
     kind: Literal["transfer"]
     name: str = Field(default="transfer", pattern=_NAME)
     timeout: float = Field(default=60.0, gt=0)
-    destinations: dict[str, Annotated[str, Field(pattern=_PHONE_NUMBER)]] = Field(min_length=1)
+    destinations: dict[str, PhoneNumber] = Field(min_length=1)
 
 
 class SendDigitsSettings(_Tool):

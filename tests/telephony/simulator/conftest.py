@@ -5,6 +5,7 @@ import dataclasses
 import heapq
 import itertools
 import json
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,12 +36,18 @@ from telephony.simulator.target import Target
 PUBLIC = "https://phone.example"
 TOKEN = "a secret"
 _SETTLING_ROUNDS = 25
+_LONG_ROUNDS = 50
 
 
 class FastClock:
-    """Virtual time: whoever sleeps is woken in order, once the sockets have nothing left to do."""
+    """Virtual time: whoever sleeps is woken in order, once the sockets have nothing left to do.
+
+    Attributes:
+        long: Before more than so many seconds pass at once, sockets are given a moment.
+    """
 
     def __init__(self):
+        self.long = math.inf
         self.now = 1_700_000_000.0
         self._sleepers = []
         self._order = itertools.count()
@@ -67,7 +74,7 @@ class FastClock:
         while True:
             for _ in range(_SETTLING_ROUNDS):
                 await asyncio.sleep(0)
-            if self._sleepers and not self._threads:
+            if self._sleepers and not self._threads and await self._is_due():
                 deadline, _, future = heapq.heappop(self._sleepers)
                 # Who has been woken otherwise, or given up, moves no time.
                 if not future.done():
@@ -75,6 +82,15 @@ class FastClock:
                     future.set_result(None)
             else:
                 await asyncio.sleep(0.001)
+
+    async def _is_due(self):
+        """Whether nothing comes up before a sleeper for whom much time would pass."""
+        deadline, _, future = self._sleepers[0]
+        for _ in range(_LONG_ROUNDS if deadline - self.now > self.long else 0):
+            await asyncio.sleep(0.001)
+            if self._sleepers[0][2] is not future or future.done() or self._threads:
+                return False
+        return True
 
 
 @pytest.fixture

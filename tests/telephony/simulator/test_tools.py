@@ -1,6 +1,7 @@
 """Tools on whole calls: the gateway and a real pipeline on a loopback Twilio, a scripted model."""
 
 import asyncio
+import json
 from collections import deque
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -15,12 +16,14 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from agent.conversation import AGENT_RATE
-from agent.pipeline import SharedModels, run_call
-from agent.settings import AgentSettings, GatewaySettings
+from agent.pipeline import SharedModels
+from agent.settings import GatewaySettings
 from agent.speech.request import TurnRequest
-from agent.tools.building import build_tools
 from agent.voice_session import AnswerChunk
+from telephony.agents import Agent, Agents
+from telephony.answering import Answering
 from telephony.records import CallRecords
+from telephony.sentences import ENGLISH
 from telephony.server import create_app, listening
 from telephony.simulator.agent_records import RecordTail
 from telephony.simulator.audible import SAMPLE_RATE, audible_spans
@@ -31,6 +34,7 @@ from telephony.simulator.trace import CallTrace, Cause
 
 TOKEN = "a secret"
 NURSE = "+15550100004"
+ENGAGED = "+15550100005"
 SILENCE = np.zeros(0, dtype=np.int16)
 DATA = Path(__file__).parents[2] / "data"
 
@@ -140,6 +144,8 @@ def models() -> SharedModels:
 async def answering(clock, tmp_path, models, tone, unused_tcp_port):
     """Starts a gateway with tools and a script, and a Twilio that knows a nurse."""
     address = f"http://127.0.0.1:{unused_tcp_port}"
+    # The gateway gives up on a socket that does not come.
+    clock.long = 5.0
 
     async def ready() -> None:
         pass
@@ -147,16 +153,13 @@ async def answering(clock, tmp_path, models, tone, unused_tcp_port):
     async with AsyncExitStack() as stack:
 
         async def start(script: list[Says], tools: list[dict], **settled: str) -> Line:
-            settings = AgentSettings.model_validate({"tools": tools})
-            built = build_tools(settings.tools)
+            agents = Agents({"desk": Agent.model_validate({"tools": tools})})
             session = Session(script, tone)
-
-            async def answer(transport, call):
-                observer, phone = call.observer, call.phone
-                await run_call(transport, session, models, settings, observer, built, phone)
-
+            answering = Answering(lambda: session, models)
             target = Target(f"{address}/voice", TOKEN, status_url=f"{address}/status")
-            book = PhoneBook(numbers={NURSE: Callee(stays_ms=1000)})
+            book = PhoneBook(
+                numbers={NURSE: Callee(stays_ms=1000), ENGAGED: Callee(outcome="busy")}
+            )
             twilio = await stack.enter_async_context(
                 running_twilio(target, clock=clock, phone_book=book)
             )
@@ -164,7 +167,15 @@ async def answering(clock, tmp_path, models, tone, unused_tcp_port):
                 {"auth_token": SecretStr(TOKEN), "rest_url": twilio.url, **settled}
             )
             records = CallRecords(tmp_path / "records", clock.time)
-            app = create_app(gateway, answer, records, engine_ready=ready, clock=clock)
+            app = create_app(
+                gateway,
+                answering.answer,
+                records,
+                engine_ready=ready,
+                agents=agents,
+                prepare=answering.prepare,
+                clock=clock,
+            )
             await stack.enter_async_context(listening(app, "127.0.0.1", unused_tcp_port))
             return Line(twilio, session, records.directory)
 
@@ -234,6 +245,21 @@ async def test_a_transfer_that_fails_is_told_to_the_model(answering):
     assert line.of("call_ended") == [{"cause": "caller_hung_up"}]
 
 
+async def test_a_caller_who_is_put_through_in_vain_is_told(answering):
+    nobody = {"kind": "transfer", "destinations": {"nurse": ENGAGED}}
+    line = await answering([Says(0.5, 'transfer\n{"to": "nurse"}')], [nobody])
+    trace = await line.call()
+    assert len(trace.dials) == 1
+    assert trace.said == [ENGLISH.apology]
+    record = (line.records / f"{trace.call_sid}.jsonl").read_text("utf-8").splitlines()
+    events = [json.loads(text) for text in record]
+    assert [(one["event"], one.get("status")) for one in events[-3:]] == [
+        ("call_ended", None),
+        ("forward_failed", "busy"),
+        ("call_ended", None),
+    ]
+
+
 async def test_an_agent_that_hangs_up_rings_nobody(answering):
     """Twilio asks what comes next after every call that the agent leaves."""
     line = await answering([Says(0.5, "hang_up\n{}")], [{"kind": "hang_up"}, TRANSFER])
@@ -241,6 +267,13 @@ async def test_an_agent_that_hangs_up_rings_nobody(answering):
     assert trace.dials == []
     asked = [request for request in trace.requests if request.url.endswith("/next")]
     assert [request.status for request in asked] == [200]
+
+
+async def test_twilio_is_not_asked_to_ask_where_nobody_is_ever_rung(answering):
+    line = await answering([Says(0.5, "hang_up\n{}")], [{"kind": "hang_up"}])
+    trace = await line.call()
+    assert not [request for request in trace.requests if request.url.endswith("/next")]
+    assert trace.cause is Cause.AGENT_HUNG_UP
 
 
 async def test_digits_are_touch_tones_on_the_line(answering):

@@ -1,0 +1,48 @@
+"""How the gateway answers a call: a session with the model, begun early, and a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from agent.conversation import SpeechSession
+from agent.pipeline import SharedModels, greeting_request, run_call
+from agent.prepared_session import PreparedSession
+from telephony.agents import Agent
+from telephony.server import PhoneCall
+from telephony.transport import PhoneTransport
+
+
+class Answering:
+    """Answers calls with one engine and one set of turn detection models."""
+
+    def __init__(self, open_session: Callable[[], SpeechSession], models: SharedModels):
+        """Be ready.
+
+        Args:
+            open_session: A new conversation with the model.
+            models: The process's turn detection models.
+        """
+        self._open_session = open_session
+        self._models = models
+
+    def prepare(self, agent: Agent) -> PreparedSession:
+        """Open a call's session and begin its greeting, before the call is there."""
+        return PreparedSession(self._open_session(), greeting_request(agent, agent.toolbox))
+
+    async def answer(self, transport: PhoneTransport, call: PhoneCall) -> None:
+        """Run a call to its end."""
+        session = call.prepared
+        if not isinstance(session, PreparedSession):
+            session = self.prepare(call.agent)
+        if session.ahead is not None:
+            call.observer.event("greeting_ready", ahead=session.ahead)
+        await run_call(
+            transport,
+            session,
+            self._models,
+            call.agent,
+            call.observer,
+            tools=call.agent.toolbox,
+            phone=call.phone,
+            ending=call.ending,
+        )
