@@ -87,8 +87,10 @@ class FastClock:
         """Whether nothing comes up before a sleeper for whom much time would pass."""
         deadline, _, future = self._sleepers[0]
         for _ in range(_LONG_ROUNDS if deadline - self.now > self.long else 0):
+            if future.done():
+                break
             await asyncio.sleep(0.001)
-            if self._sleepers[0][2] is not future or future.done() or self._threads:
+            if self._sleepers[0][2] is not future or self._threads:
                 return False
         return True
 
