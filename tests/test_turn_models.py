@@ -159,7 +159,7 @@ def test_short_pauses_and_their_ends_are_told(models: SharedModels, question: Ch
 
 def test_models_are_loaded_once_however_many_calls_there_are(models: SharedModels) -> None:
     first, second = (models.vad(VADSettings()) for _ in range(2))
-    assert first._model.session is second._model.session
-    assert first._model._state is not second._model._state
+    assert first._silero is second._silero
+    assert first._model.state is not second._model.state
     turns = [models.turn_analyzer(TurnSettings(), VADSettings()) for _ in range(2)]
     assert turns[0]._session is turns[1]._session
