@@ -21,6 +21,7 @@ import numpy as np
 from loguru import logger
 from numpy.typing import NDArray
 from pipecat.frames.frames import (
+    BotSpeakingFrame,
     CancelFrame,
     EndFrame,
     Frame,
@@ -30,6 +31,7 @@ from pipecat.frames.frames import (
     LLMServiceMetadataFrame,
     TranscriptionFrame,
     TTSSpeakFrame,
+    UserSpeakingFrame,
     UserStoppedSpeakingFrame,
     VADUserStartedSpeakingFrame,
     VADUserStoppedSpeakingFrame,
@@ -68,6 +70,9 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
     ``LLMFullResponseEndFrame``, and ``TranscriptionFrame`` where the checkpoint can tell the
     caller's words. None of the text is for the aggregators: the service itself keeps the context's
     messages at what was said and heard.
+
+    Attributes:
+        last_sound: When one of the two was last heard to speak, in seconds of the clock.
     """
 
     Settings = LLMSettings
@@ -81,6 +86,7 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
         settings: AgentSettings,
         observer: CallObserver,
         clock: Callable[[], float] = time.monotonic,
+        passes_audio: bool = True,
         **kwargs: Any,
     ):
         """Prepare a service for one call.
@@ -91,6 +97,8 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
             settings: Sampling, system prompt and turn settings.
             observer: Told what happens, as it happens.
             clock: Monotonic seconds.
+            passes_audio: Whether the caller's audio travels on. Every processor behind costs a
+                call as much for it as the service does.
             **kwargs: Passed to :class:`LLMService`.
         """
         super().__init__(
@@ -124,6 +132,8 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
         self._transcribes = settings.transcribe
         self._guards = settings.sampling.repetition_guard
         self._clock = clock
+        self._passes_audio = passes_audio
+        self.last_sound = clock()
         self._barged_in = False
         self._answering: asyncio.Task[None] | None = None
         self._early = EarlyAnswers(session, observer, self._run_beside, clock)
@@ -148,6 +158,10 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
         match frame:
             case InputAudioRawFrame():
                 self._take_audio(frame)
+                if not self._passes_audio:
+                    return
+            case BotSpeakingFrame() | UserSpeakingFrame():
+                self.last_sound = self._clock()
             case VADUserStartedSpeakingFrame():
                 self._early.take_back()
                 self._push_audio(self._audio.speech_started(frame.timestamp))

@@ -9,6 +9,7 @@ The two subclasses replace Pipecat's constructors, which load, and how Silero is
 attributes of Pipecat 1.14, to which the package is pinned.
 """
 
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import onnxruntime
 from pipecat.audio.turn.base_turn_analyzer import EndOfTurnState
 from pipecat.audio.turn.smart_turn.base_smart_turn import BaseSmartTurn, SmartTurnParams
 from pipecat.audio.turn.smart_turn.local_smart_turn_v3 import LocalSmartTurnAnalyzerV3
+from pipecat.audio.utils import exp_smoothing
 from pipecat.audio.vad.silero import SileroVADAnalyzer
 from pipecat.audio.vad.vad_analyzer import VADAnalyzer, VADParams, VADState
 
@@ -26,6 +28,11 @@ from agent.settings import TurnSettings, VADSettings
 from agent.voice_activity import SAMPLE_RATE, WINDOW, SharedSilero, SpeechMemory
 
 _WINDOW_BYTES = 2 * WINDOW
+_UNHEARD_WINDOWS = 12
+"""Windows of a quiet line that the model hears before speech: 0.4 s. The first three or four are
+the speech itself, until it counts as loud."""
+_LOUDNESS_WINDOWS = 13
+"""Windows that Pipecat measures loudness over: 0.4 s."""
 
 
 @dataclass(frozen=True)
@@ -60,25 +67,57 @@ class _SharedVAD(SileroVADAnalyzer):
         self._windows_since_reset = 0
         self._low_confidence_windows = 0
         self._waiting = b""
-        self._confidence: float | None = None
+        self._confidence = self._loudness = 0.0
+        self._unheard: deque[bytes] = deque(maxlen=_UNHEARD_WINDOWS)
+        self._skipped = 0
+        self._zeros = 0
 
     async def analyze_audio(self, buffer: bytes) -> VADState:
         """Analyse audio; tell of a pause that has lasted long enough, or of its end."""
         self._waiting += buffer
         while len(self._waiting) >= _WINDOW_BYTES:
             window, self._waiting = self._waiting[:_WINDOW_BYTES], self._waiting[_WINDOW_BYTES:]
-            self._confidence = await self._silero.ask(np.frombuffer(window, "<i2"), self._model)
+            self._loudness = self._loudness_with(window)
+            self._confidence = await self._confidence_of(window)
             self._run_analyzer(window)
         if self._pauses is not None:
             self._tell_pauses(self._pauses)
         return self._vad_state
 
     def voice_confidence(self, buffer: bytes) -> float:
-        """What the model says of a window; if it was not asked together with others, alone."""
-        confidence, self._confidence = self._confidence, None
-        if confidence is None:
-            confidence = self._silero.judge(np.frombuffer(buffer, "<i2"), self._model)
-        self._maybe_reset_model(confidence)
+        """What the model said of the window."""
+        return self._confidence
+
+    def _get_smoothed_volume(self, audio: bytes) -> float:
+        return self._loudness
+
+    def _loudness_with(self, window: bytes) -> float:
+        self._volume_tracker.update(window, SAMPLE_RATE)
+        self._zeros = self._zeros + 1 if window.count(0) == len(window) else 0
+        # Nothing but zeros has no loudness; measuring it costs half of what the model does.
+        loudness = 0.0 if self._zeros >= _LOUDNESS_WINDOWS else self._volume_tracker.volume
+        return exp_smoothing(loudness, self._prev_volume, self._smoothing_factor)
+
+    async def _confidence_of(self, window: bytes) -> float:
+        """What the model says of the next window; 0 if that cannot change anything.
+
+        A window that is too quiet is no speech, whatever the model says. It is kept, and the model
+        hears the last of them when the line is loud again; if there were more, as after one of the
+        resets that it gets in silence anyway.
+        """
+        self._unheard.append(window)
+        if self._loudness < self._params.min_volume:
+            self._skipped += 1
+            return 0.0
+        if self._skipped >= _UNHEARD_WINDOWS:
+            self._model.reset_states()
+            self._windows_since_reset = self._low_confidence_windows = 0
+        self._skipped = 0
+        confidence = 0.0
+        while self._unheard:
+            samples = np.frombuffer(self._unheard.popleft(), "<i2")
+            confidence = await self._silero.ask(samples, self._model)
+            self._maybe_reset_model(confidence)
         return confidence
 
     def _tell_pauses(self, pauses: Pauses) -> None:

@@ -50,7 +50,10 @@ async def test_caller_is_heard_at_16_khz_without_a_gap_or_a_shift(call, tone):
     assert {(f.sample_rate, f.num_channels) for f in frames} == {(16000, 1)}
     heard = np.frombuffer(b"".join(f.audio for f in frames), np.int16)
     reference = Resampler(8000, 16000).push(mulaw.decode(mulaw.encode(spoken)))
-    np.testing.assert_array_equal(heard, reference)
+    # What fills no window of the VAD waits for the next message.
+    assert len(reference) - len(heard) < 512
+    np.testing.assert_array_equal(heard, reference[: len(heard)])
+    assert {len(f.audio) for f in frames} == {2 * 512}
 
 
 async def test_an_answer_made_faster_than_real_time_leaves_at_the_pace_of_the_clock(call, tone):
