@@ -38,6 +38,7 @@ from pipecat.transports.base_transport import BaseTransport, TransportParams
 from agent.frames import AudioHeardFrame
 from telephony import mulaw
 from telephony.clock import Clock, SystemClock
+from telephony.hearing import Hearing
 from telephony.line import EndCause, PhoneLine
 from telephony.media_streams import (
     FRAME_BYTES,
@@ -57,6 +58,9 @@ _FRAME_PCM_BYTES = 2 * FRAME_BYTES
 _PIECE_BYTES = 10 * _FRAME_PCM_BYTES
 """Audio that is queued as one frame: 0.2 s, as often as Pipecat tells that the bot is speaking."""
 
+_MESSAGE_BYTES = 2 * FRAME_BYTES
+"""Sound of one message to the phone: 40 ms, as Pipecat sends it to any phone."""
+
 _TURNS_WITHOUT_REST = 8
 """Messages read in a row before the event loop gets to the other calls."""
 _KEYS = {str(entry.value): entry for entry in KeypadEntry}
@@ -67,7 +71,7 @@ class PhoneParams(TransportParams):
 
     Attributes:
         audio_in_samples: the caller's audio comes in frames of so many samples: Silero's window, so
-            that no frame travels that decides nothing, and none waits that decides something.
+            that no frame travels that decides nothing (telephony.hearing).
         lead_secs: audio sent ahead of the clock, so that a busy moment here is no gap there.
         goodbye_secs: at ``EndFrame``, how long beyond its duration to wait for the last audio's
             mark.
@@ -141,7 +145,7 @@ class PhoneInput(BaseInputTransport):
         self._transport = transport
         self._line = line
         self._output = output
-        self._frame_bytes = 2 * params.audio_in_samples
+        self._window = params.audio_in_samples
         self._reading: asyncio.Task[None] | None = None
 
     async def start(self, frame: StartFrame) -> None:
@@ -188,15 +192,12 @@ class PhoneInput(BaseInputTransport):
         await self.push_frame(frame)
 
     async def _pass_on(self) -> None:
-        resampler = Resampler(SAMPLE_RATE, self.sample_rate)
-        heard = bytearray()
+        hearing = Hearing(self.sample_rate, self._window)
         turns = 0
         while (event := await self._line.receive()) is not None:
             if isinstance(event, Media):
-                heard += resampler.push(mulaw.decode(event.payload)).tobytes()
-                while len(heard) >= self._frame_bytes:
-                    audio = bytes(heard[: self._frame_bytes])
-                    del heard[: self._frame_bytes]
+                audio = hearing.hear(event.payload)
+                if audio:
                     await self.push_audio_frame(
                         InputAudioRawFrame(audio, self.sample_rate, num_channels=1)
                     )
@@ -283,7 +284,7 @@ class PhoneOutput(BaseOutputTransport):
             await self._send_mark(self._playout.due_mark())
 
     async def write_audio_frame(self, frame: OutputAudioRawFrame) -> bool:
-        """Send audio, every 20 ms of it when its time has come.
+        """Send audio, every 40 ms of it when its time has come.
 
         Args:
             frame: int16 mono at 8 kHz.
@@ -297,17 +298,18 @@ class PhoneOutput(BaseOutputTransport):
         of_answer = isinstance(frame, TTSAudioRawFrame)
         whole = len(frame.audio) + -len(frame.audio) % _FRAME_PCM_BYTES
         encoded = mulaw.encode(np.frombuffer(frame.audio.ljust(whole, b"\0"), dtype=np.int16))
-        for begin in range(0, len(encoded), FRAME_BYTES):
-            wait = self._playout.lead(self._clock.time()) + 0.02 - self._lead
+        for begin in range(0, len(encoded), _MESSAGE_BYTES):
+            payload = encoded[begin : begin + _MESSAGE_BYTES]
+            seconds = len(payload) / SAMPLE_RATE
+            wait = self._playout.lead(self._clock.time()) + seconds - self._lead
             if wait > 0:
                 await self._clock.sleep(wait)
             if interruptions != self._interruptions and frame.interruptible:
                 return False
-            payload = encoded[begin : begin + FRAME_BYTES]
             if not await self._line.send(Play(self._line.start.stream_sid, payload)):
                 return False
             self._sent_interruptible = frame.interruptible
-            self._playout.sent(FRAME_BYTES, self._clock.time(), of_answer)
+            self._playout.sent(len(payload), self._clock.time(), of_answer)
             await self._send_mark(self._playout.due_mark())
         return True
 

@@ -86,4 +86,8 @@ async def main(kind: str, profile: Path | None) -> None:
 
 if __name__ == "__main__":
     logger.remove()
+    import os
+    if os.environ.get("UVLOOP"):
+        import uvloop
+        uvloop.install()
     asyncio.run(main(sys.argv[1], Path(sys.argv[2]) if len(sys.argv) > 2 else None))

@@ -76,7 +76,7 @@ async def test_no_sample_of_an_answer_is_lost_and_no_gap_is_heard(call, tone):
     assert sent_audio(call.phone) == mulaw.encode(padded)
     assert bytes(call.phone.played) == mulaw.encode(padded)
     assert call.phone.gaps == 0
-    assert {len(event.payload) for event in call.phone.events(Play)} == {160}
+    assert {len(event.payload) for event in call.phone.events(Play)} <= {160, 320}
 
 
 async def test_every_chunk_is_confirmed_and_the_last_mark_completes_the_answer(call, tone):
@@ -87,7 +87,7 @@ async def test_every_chunk_is_confirmed_and_the_last_mark_completes_the_answer(c
     seconds = [frame.seconds for frame in heard]
     assert seconds == sorted(seconds)
     for chunk_end in (0.8, 1.6):
-        assert any(chunk_end <= s < chunk_end + FRAME for s in seconds)
+        assert any(chunk_end <= s < chunk_end + 2 * FRAME for s in seconds)
     assert [frame.completed for frame in heard] == [False] * (len(heard) - 1) + [True]
     assert seconds[-1] == pytest.approx(2.0)
     assert not any(frame.interrupted for frame in heard)
