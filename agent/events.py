@@ -26,12 +26,14 @@ class CallObserver(Protocol):
     answer_finished    turn, text: the model has said all of it (the phone may still play)
     interrupted        turn, heard_seconds, heard_text
     heard              turn, text: what the caller heard of the answer, once that is settled
+    tool_call          turn, name, arguments (an object), call_id: the agent calls a tool
+    tool_result        turn, call_id, and result or, where the tool failed, error (a text)
     error              message, and the turn where there is one
     call_ended         cause
     ================== ================================================================
     """
 
-    def event(self, name: str, **fields: JSON) -> None:
+    def event(self, name: str, /, **fields: JSON) -> None:
         """Take one event.
 
         Args:

@@ -51,7 +51,7 @@ class CallRecorder:
             self._file.close()
             raise ValueError(f"{path}: this call is being recorded already")
 
-    def event(self, name: str, **fields: JSON) -> None:
+    def event(self, name: str, /, **fields: JSON) -> None:
         """Append an event with the time it is now; after ``call_ended`` nothing is added."""
         if self._file is None:
             return

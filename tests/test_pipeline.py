@@ -40,7 +40,7 @@ class Events:
         self.all: list[tuple[str, dict[str, Any]]] = []
         self._changed = asyncio.Event()
 
-    def event(self, name: str, **fields: Any) -> None:
+    def event(self, name: str, /, **fields: Any) -> None:
         self.all.append((name, fields))
         self._changed.set()
 

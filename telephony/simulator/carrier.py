@@ -1,55 +1,55 @@
-"""The loopback Twilio: dials a number whose webhook and media stream are a server of ours.
+"""The loopback Twilio: calls a server of ours, and makes the calls that it asks for.
 
-Signatures, form fields and error codes follow Twilio's references for voice webhooks, TwiML and
-Media Streams.
+Signatures, form fields and error codes follow Twilio's references for voice webhooks, TwiML, Media
+Streams and the REST API (``rest.py`` serves that).
 """
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
-from functools import partial
 from types import TracebackType
 
 import aiohttp
 
 from telephony.clock import Clock
-from telephony.media_streams import Start
-from telephony.simulator.caller import Caller
-from telephony.simulator.stream import MediaStream
+from telephony.simulator.agent_http import AgentHttp
+from telephony.simulator.callee import Callee, Person, PhoneBook
+from telephony.simulator.dialling import Dialling
+from telephony.simulator.execution import Execution
+from telephony.simulator.live_call import Fetch, LiveCall
+from telephony.simulator.network import Network
+from telephony.simulator.outbound import CallRequest, OutboundCall
 from telephony.simulator.target import Target, new_sid
-from telephony.simulator.trace import CallTrace, Cause, StreamTrace, TwilioError
-from telephony.simulator.twiml import (
-    Hangup,
-    Pause,
-    Reject,
-    Say,
-    Stream,
-    TwiMLError,
-    Verb,
-    parse_twiml,
-)
-
-WEBHOOK_SECONDS = 15.0
-"""How long Twilio waits for a voice webhook."""
-CONNECT_SECONDS = 10.0
-"""How long it waits for the WebSocket to open."""
-
-_Tell = Callable[[str | None, Mapping[str, str]], None]
+from telephony.simulator.trace import CallTrace
+from telephony.simulator.verbs import Callback
 
 
 class LoopbackTwilio:
-    """Places calls, as many at once as are asked for. An async context manager."""
+    """Places calls, as many at once as are asked for. An async context manager.
 
-    def __init__(self, target: Target, clock: Clock) -> None:
+    Attributes:
+        target: Whom it calls.
+        clock: Its time.
+        calls: Every call, in the order in which they were made, by its identifier.
+        callees: Who answers which number, or which conference; may be changed at any time.
+        everybody_else: Who answers the other numbers.
+    """
+
+    def __init__(self, target: Target, clock: Clock, phone_book: PhoneBook | None = None) -> None:
         """Prepare to call a server.
 
         Args:
             target: Whom to call.
             clock: Tells the time and waits; paces the media.
+            phone_book: Who answers the calls that the agent makes; by default everybody does, and
+                says nothing.
         """
-        self._target = target
-        self._clock = clock
+        book = phone_book or PhoneBook()
+        self.target = target
+        self.clock = clock
+        self.calls: dict[str, LiveCall] = {}
+        self.callees: dict[str, Callee] = dict(book.numbers)
+        self.everybody_else = book.everybody_else
         self._session: aiohttp.ClientSession | None = None
+        self._running: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> "LoopbackTwilio":
         self._session = aiohttp.ClientSession()
@@ -61,15 +61,32 @@ class LoopbackTwilio:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        for task in self._running:
+            task.cancel()
+        outcomes = await asyncio.gather(*self._running, return_exceptions=True)
         await self._open_session.close()
         self._session = None
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
+
+    def callee(self, number: str) -> Callee:
+        """Who answers a number, or a conference of this name."""
+        return self.callees.get(number, self.everybody_else)
 
     def new_call(self) -> CallTrace:
         """A call that has not been placed yet; its identifier is already known."""
-        return CallTrace(call_sid=new_sid("CA"), dialled_at=self._clock.time())
+        return CallTrace(call_sid=new_sid("CA"), dialled_at=self.clock.time())
 
-    async def place(self, call: CallTrace, caller: Caller, from_: str, to: str) -> None:
-        """Place a call and stay until it is over.
+    async def place(
+        self,
+        call: CallTrace,
+        caller: Person,
+        from_: str,
+        to: str,
+        network: Network | None = None,
+    ) -> None:
+        """Call the agent and stay until the call is over.
 
         What goes wrong on the way is part of the trace and raises nothing.
 
@@ -78,154 +95,59 @@ class LoopbackTwilio:
             caller: Who speaks and listens.
             from_: The caller's number.
             to: The number called.
+            network: What the network does to the call.
         """
-        call.dialled_at = self._clock.time()
-        parameters = self._parameters(call, from_, to)
-        async with asyncio.TaskGroup() as callbacks:
-            tell = partial(self._tell, callbacks)
-            try:
-                document = await self._ask(call, {**parameters, "CallStatus": "ringing"})
-                if document is not None:
-                    await self._execute(call, caller, parse_twiml(document), tell)
-            except TwiMLError as error:
-                self._error(call, error.code, str(error))
-            except asyncio.CancelledError:
-                call.cause = Cause.BROKEN_OFF
-                raise
-            finally:
-                call.ended_at = self._clock.time()
-                status = "completed" if call.stream else "failed"
-                duration = str(round(call.ended_at - call.dialled_at))
-                ended = {**parameters, "CallStatus": status, "CallDuration": duration}
-                tell(self._target.status_url, ended)
+        call.dialled_at = self.clock.time()
+        call.status = "ringing"
+        live = self._live(call, "inbound", from_, to, network or Network())
+        if self.target.status_url is not None:
+            live.status_callback = Callback(self.target.status_url)
+        execution = self._execution(live, caller)
+        await live.lead(execution.run(Fetch(self.target.voice_url)))
 
-    async def _ask(self, call: CallTrace, parameters: Mapping[str, str]) -> str | None:
-        url = self._target.voice_url
-        try:
-            async with self._post(url, parameters, WEBHOOK_SECONDS) as response:
-                document = await response.text()
-                call.webhook_seconds = self._clock.time() - call.dialled_at
-                if response.status // 100 != 2:
-                    self._error(call, 11200, f"the webhook answered {response.status}")
-                    return None
-                if response.content_type not in ("text/xml", "application/xml"):
-                    self._error(call, 12300, f"the webhook answered {response.content_type}")
-                    return None
-                return document
-        except (aiohttp.ClientError, TimeoutError, UnicodeDecodeError) as error:
-            self._error(call, 11205, f"the webhook cannot be reached: {_reason(error)}")
-            return None
+    def dial(self, request: CallRequest) -> LiveCall:
+        """Make a call that the agent asked for; it runs by itself, no longer than this Twilio.
 
-    async def _execute(
-        self, call: CallTrace, caller: Caller, verbs: list[Verb], tell: _Tell
-    ) -> None:
-        """Execute verbs in order; without any left, Twilio hangs up."""
-        call.cause = Cause.REFUSED
-        for verb in verbs:
-            match verb:
-                case Say(text=text):
-                    call.said.append(text)
-                case Pause(seconds=seconds):
-                    await self._clock.sleep(seconds)
-                case Hangup() | Reject():
-                    break
-                case Stream():
-                    call.cause = await self._connect(call, caller, verb, tell)
-                    if call.cause is Cause.CALLER_HUNG_UP:
-                        break
+        Raises:
+            ValueError: The scenario of who is called cannot be used.
+        """
+        callee = self.callee(request.to)
+        person = callee.person()
+        trace = self.new_call()
+        live = self._live(trace, "outbound-api", request.from_, request.to, callee.network)
+        live.status_callback = request.status_callback
+        execution = self._execution(live, person)
+        story = OutboundCall(live, request, callee, execution).run()
+        task = asyncio.create_task(live.lead(story))
+        self._running.add(task)
+        return live
 
-    async def _connect(self, call: CallTrace, caller: Caller, noun: Stream, tell: _Tell) -> Cause:
-        stream_sid = new_sid("MZ")
-        about = {
-            "AccountSid": self._target.account_sid,
-            "CallSid": call.call_sid,
-            "StreamSid": stream_sid,
-            "StreamName": noun.name or stream_sid,
-        }
-        dialled = self._clock.time()
-        try:
-            socket = await self._open_session.ws_connect(
-                self._target.reach(noun.url),
-                headers={"X-Twilio-Signature": self._target.signature(noun.url)},
-            )
-        except aiohttp.WSServerHandshakeError as error:
-            detail = f"the WebSocket was not opened: HTTP {error.status}"
-            return self._failed(call, noun, about, tell, 31920, detail)
-        except (aiohttp.ClientError, TimeoutError) as error:
-            detail = f"the WebSocket cannot be reached: {_reason(error)}"
-            return self._failed(call, noun, about, tell, 31901, detail)
-        call.connect_seconds = self._clock.time() - dialled
-        call.stream = StreamTrace(stream_sid, self._clock.time())
-        tell(noun.status_callback, {**about, "StreamEvent": "stream-started"})
-        start = Start(
-            stream_sid=stream_sid,
-            call_sid=call.call_sid,
-            account_sid=self._target.account_sid,
-            parameters=noun.parameters,
-        )
-        cause = await MediaStream(socket, self._clock, call, call.stream, start).run(caller)
-        tell(noun.status_callback, {**about, "StreamEvent": "stream-stopped"})
-        return cause
+    async def ended(self, call_sid: str) -> CallTrace:
+        """Wait until a call has ended; what happened in it."""
+        live = self.calls[call_sid]
+        await live.over.wait()
+        return live.trace
 
-    def _failed(
-        self,
-        call: CallTrace,
-        noun: Stream,
-        about: Mapping[str, str],
-        tell: _Tell,
-        code: int,
-        detail: str,
-    ) -> Cause:
-        self._error(call, code, detail)
-        error = {"StreamEvent": "stream-error", "StreamError": f"{code} {detail}"}
-        tell(noun.status_callback, {**about, **error})
-        return Cause.STREAM_FAILED
+    def _live(
+        self, trace: CallTrace, direction: str, from_: str, to: str, network: Network
+    ) -> LiveCall:
+        http = AgentHttp(self.target, self._open_session)
+        account, clock = self.target.account_sid, self.clock
+        live = LiveCall(trace, account, direction, from_, to, clock, http.tell, network)
+        self._register(live)
+        return live
 
-    def _tell(
-        self, callbacks: asyncio.TaskGroup, url: str | None, parameters: Mapping[str, str]
-    ) -> None:
-        if url is not None:
-            callbacks.create_task(self._call_back(url, parameters))
+    def _register(self, call: LiveCall) -> None:
+        self.calls[call.sid] = call
 
-    async def _call_back(self, url: str, parameters: Mapping[str, str]) -> None:
-        """Send a callback. As with Twilio, the call does not depend on its answer."""
-        with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-            async with self._post(url, parameters, CONNECT_SECONDS):
-                pass
-
-    @contextlib.asynccontextmanager
-    async def _post(
-        self, url: str, parameters: Mapping[str, str], seconds: float
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        async with self._open_session.post(
-            self._target.reach(url),
-            data=dict(parameters),
-            headers={"X-Twilio-Signature": self._target.signature(url, parameters)},
-            timeout=aiohttp.ClientTimeout(total=seconds),
-        ) as response:
-            yield response
-
-    def _parameters(self, call: CallTrace, from_: str, to: str) -> dict[str, str]:
-        return {
-            "AccountSid": self._target.account_sid,
-            "ApiVersion": "2010-04-01",
-            "CallSid": call.call_sid,
-            "Called": to,
-            "Caller": from_,
-            "Direction": "inbound",
-            "From": from_,
-            "To": to,
-        }
-
-    def _error(self, call: CallTrace, code: int, detail: str) -> None:
-        call.errors.append(TwilioError(code, self._clock.time(), detail))
+    def _execution(self, live: LiveCall, person: Person) -> Execution:
+        session = self._open_session
+        http = AgentHttp(self.target, session)
+        dialling = Dialling(self.callee, self._register)
+        return Execution(live, person, self.target, http, session, dialling)
 
     @property
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             raise RuntimeError("LoopbackTwilio is used outside of 'async with'")
         return self._session
-
-
-def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__

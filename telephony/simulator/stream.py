@@ -1,18 +1,21 @@
 """One media stream, from Twilio's side of the WebSocket."""
 
 import asyncio
-from collections.abc import Coroutine
+import socket as sockets
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import aiohttp
+import numpy as np
+from numpy.typing import NDArray
 
 from telephony import mulaw
 from telephony.clock import Clock
 from telephony.media_streams import (
-    FRAME_BYTES,
     FRAME_SECONDS,
     Clear,
     Connected,
+    Dtmf,
     Mark,
     MarkReturned,
     Media,
@@ -24,13 +27,17 @@ from telephony.media_streams import (
     TwilioEvent,
 )
 from telephony.simulator import trace
-from telephony.simulator.caller import Caller
+from telephony.simulator.callee import Person
+from telephony.simulator.network import LossyLine, Network, Way
 from telephony.simulator.playback import PlaybackBuffer
 
 OUTBOX = 250
 """Messages that may wait for a server that does not read: five seconds of audio (error 31930)."""
 CLOSE_SECONDS = 5.0
 """How long a server may take to read the last messages and close its side."""
+
+Tap = Callable[[NDArray[np.int16], NDArray[np.int16]], None]
+"""Is handed every frame of both sides: int16 [160] said, int16 [160] heard."""
 
 
 class MediaStream:
@@ -48,6 +55,10 @@ class MediaStream:
         call: trace.CallTrace,
         stream: trace.StreamTrace,
         start: Start,
+        *,
+        network: Network | None = None,
+        tap: Tap | None = None,
+        ending: asyncio.Event | None = None,
     ) -> None:
         """Prepare a stream on an open socket.
 
@@ -57,6 +68,9 @@ class MediaStream:
             call: Receives errors.
             stream: Receives everything else.
             start: The start event to send.
+            network: What the network does to it.
+            tap: Is handed both sides of the call.
+            ending: When it is set, the call goes elsewhere and the stream ends.
         """
         self._socket = socket
         self._clock = clock
@@ -66,11 +80,15 @@ class MediaStream:
         self._reader = ToTwilio(start.stream_sid)
         self._buffer = PlaybackBuffer()
         self._pending: list[trace.Mark] = []
-        self._outbox: asyncio.Queue[TwilioEvent] = asyncio.Queue(OUTBOX)
+        self._network = network or Network()
+        self._tap = tap
+        self._ending = ending or asyncio.Event()
+        self._outbox: asyncio.Queue[tuple[TwilioEvent, float]] = asyncio.Queue(OUTBOX)
+        self._inbox: asyncio.Queue[tuple[str | bytes, float]] = asyncio.Queue()
         self._sequence = start.sequence
         self._overflow = False
 
-    async def run(self, caller: Caller) -> trace.Cause:
+    async def run(self, caller: Person) -> trace.Cause:
         """Talk until one side ends it.
 
         Args:
@@ -79,60 +97,95 @@ class MediaStream:
         Returns:
             Who ended it.
         """
+        self._started_at = self._clock.time()
+        self._trace.begin(self._started_at)
+        self._to_server = Way(self._network, self._started_at, "to the server")
+        self._from_server = Way(self._network, self._started_at, "from the server")
         receiving = asyncio.create_task(self._receive())
+        delivering = asyncio.create_task(self._deliver())
         sending = asyncio.create_task(self._send())
         try:
             self._put(Connected())
             self._put(self._start)
             ended = await self._talk(caller, receiving)
-            if ended is trace.Cause.CALLER_HUNG_UP:
+            if ended in (trace.Cause.CALLER_HUNG_UP, trace.Cause.REDIRECTED):
                 self._put(self._stop())
                 await self._at_most(CLOSE_SECONDS, self._flush(sending))
             return ended
         finally:
             self._trace.unplayed = self._buffer.waiting
-            # Cancelled in the middle, close() drops the connection.
-            await self._at_most(CLOSE_SECONDS, self._socket.close())
-            for task in (receiving, sending):
+            await self._close()
+            tasks = (receiving, delivering, sending)
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(receiving, sending, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _talk(self, caller: Caller, receiving: asyncio.Task[None]) -> trace.Cause:
-        self._trace.started_at = self._clock.time()
+    async def _close(self) -> None:
+        if self._network.slow_close_ms:
+            await self._clock.sleep(self._network.slow_close_ms / 1000)
+        # Cancelled in the middle, close() drops the connection.
+        await self._at_most(CLOSE_SECONDS, self._socket.close())
+
+    async def _talk(self, caller: Person, receiving: asyncio.Task[None]) -> trace.Cause:
+        away = LossyLine(self._network, "said")
+        back = LossyLine(self._network, "heard")
+        torn = self._network.torn_at_ms
         said = None
         tick = 0
         while True:
-            due = self._trace.started_at + tick * FRAME_SECONDS
+            due = self._started_at + tick * FRAME_SECONDS
             await self._clock.sleep(max(0.0, due - self._clock.time()))
             self._trace.lateness.append(max(0.0, self._clock.time() - due))
+            if torn is not None and tick * FRAME_SECONDS * 1000 >= torn:
+                return self._tear()
             if receiving.done():
                 receiving.result()
                 return self._server_closed()
             if said is not None:
-                self._put(self._media(mulaw.encode(said), tick))
+                self._put(self._media(mulaw.encode(away.carry(said)), tick))
+            if caller.keys:
+                self._press(caller.keys.popleft())
             if self._overflow:
                 self._error(31930, "the server does not read what is sent")
                 return trace.Cause.STREAM_FAILED
+            if self._ending.is_set():
+                return trace.Cause.REDIRECTED
             played = self._buffer.tick()
             self._return_marks(played.marks, cleared=False)
-            heard = mulaw.decode(played.audio)
+            heard = back.carry(mulaw.decode(played.audio))
             said = caller.tick(heard)
             if said is None:
                 return trace.Cause.CALLER_HUNG_UP
-            self._trace.caller.append(said)
-            self._trace.agent.append(heard)
-            self._trace.fed.append(played.samples)
+            self._trace.add(said, heard, played.samples)
+            if self._tap is not None:
+                self._tap(said, heard)
             tick += 1
 
     async def _receive(self) -> None:
         async for message in self._socket:
             if message.type is aiohttp.WSMsgType.ERROR:
-                return
-            try:
-                self._take(self._reader.receive(message.data))
-            except ProtocolError as error:
-                # Twilio logs what it cannot use and goes on.
-                self._error(31951, error.reason)
+                break
+            if self._network.on_time:
+                self._read(message.data)
+            else:
+                arrival = self._from_server.arrival(self._clock.time())
+                self._inbox.put_nowait((message.data, arrival))
+        # What was sent before the close arrives before it.
+        await self._inbox.join()
+
+    async def _deliver(self) -> None:
+        while True:
+            message, due = await self._inbox.get()
+            await self._clock.sleep(max(0.0, due - self._clock.time()))
+            self._read(message)
+            self._inbox.task_done()
+
+    def _read(self, message: str | bytes) -> None:
+        try:
+            self._take(self._reader.receive(message))
+        except ProtocolError as error:
+            # Twilio logs what it cannot use and goes on.
+            self._error(31951, error.reason)
 
     def _take(self, event: Play | Mark | Clear) -> None:
         match event:
@@ -152,8 +205,10 @@ class MediaStream:
 
     async def _send(self) -> None:
         while True:
-            event = await self._outbox.get()
+            event, due = await self._outbox.get()
             try:
+                if not self._network.on_time:
+                    await self._clock.sleep(max(0.0, due - self._clock.time()))
                 await self._socket.send_str(event.to_json())
             except (ConnectionError, aiohttp.ClientError):
                 return
@@ -180,9 +235,20 @@ class MediaStream:
 
     def _put(self, event: TwilioEvent) -> None:
         try:
-            self._outbox.put_nowait(event)
+            self._outbox.put_nowait((event, self._to_server.arrival(self._clock.time())))
         except asyncio.QueueFull:
             self._overflow = True
+
+    def _press(self, digit: str) -> None:
+        self._trace.keys.append(trace.Key(digit, self._position))
+        self._put(Dtmf(self._start.stream_sid, digit, self._next()))
+
+    def _tear(self) -> trace.Cause:
+        socket = self._socket.get_extra_info("socket")
+        if socket is not None:
+            socket.shutdown(sockets.SHUT_RDWR)
+        self._error(31903, "the connection broke")
+        return trace.Cause.STREAM_FAILED
 
     def _media(self, payload: bytes, tick: int) -> Media:
         return Media(
@@ -212,4 +278,4 @@ class MediaStream:
 
     @property
     def _position(self) -> int:
-        return len(self._trace.agent) * FRAME_BYTES
+        return self._trace.position

@@ -1,6 +1,7 @@
 """A clock that runs as fast as it can, tones instead of speech, and an agent on loopback."""
 
 import asyncio
+import dataclasses
 import heapq
 import itertools
 import json
@@ -27,6 +28,7 @@ from telephony.media_streams import (
     Stop,
 )
 from telephony.simulator.audible import audible_windows
+from telephony.simulator.report import CallReport, Check, Latency, MarkReport, TurnReport
 from telephony.simulator.scenario import Scenario
 from telephony.simulator.target import Target
 
@@ -42,6 +44,8 @@ class FastClock:
         self.now = 1_700_000_000.0
         self._sleepers = []
         self._order = itertools.count()
+        self._threads = 0
+        self._in_thread = asyncio.to_thread
 
     def time(self):
         return self.now
@@ -51,22 +55,32 @@ class FastClock:
         heapq.heappush(self._sleepers, (self.now + seconds, next(self._order), future))
         await future
 
+    async def to_thread(self, work, *args, **kwargs):
+        """As asyncio's, but no time passes: it would run on without end while a thread works."""
+        self._threads += 1
+        try:
+            return await self._in_thread(work, *args, **kwargs)
+        finally:
+            self._threads -= 1
+
     async def drive(self):
         while True:
             for _ in range(_SETTLING_ROUNDS):
                 await asyncio.sleep(0)
-            if self._sleepers:
+            if self._sleepers and not self._threads:
                 deadline, _, future = heapq.heappop(self._sleepers)
-                self.now = max(self.now, deadline)
+                # Who has been woken otherwise, or given up, moves no time.
                 if not future.done():
+                    self.now = max(self.now, deadline)
                     future.set_result(None)
             else:
                 await asyncio.sleep(0.001)
 
 
 @pytest.fixture
-async def clock() -> AsyncIterator[FastClock]:
+async def clock(monkeypatch) -> AsyncIterator[FastClock]:
     clock = FastClock()
+    monkeypatch.setattr(asyncio, "to_thread", clock.to_thread)
     driver = asyncio.create_task(clock.drive())
     yield clock
     driver.cancel()
@@ -156,7 +170,7 @@ class Line:
         assert self.start is not None
         return self.start.stream_sid
 
-    def record(self, name: str, **fields) -> None:
+    def record(self, name: str, /, **fields) -> None:
         assert self.records is not None
         assert self.start is not None
         path = self.records / f"{self.start.call_sid}.jsonl"
@@ -271,3 +285,94 @@ async def agent(clock, tmp_path, aiohttp_server) -> Agent:
         status_url=f"{PUBLIC}/status",
     )
     return agent
+
+
+@pytest.fixture
+def call_report() -> Callable[..., CallReport]:
+    """Builds the report of a call of eight seconds: one line, one answer."""
+
+    def build(holds: bool = True, **fields) -> CallReport:
+        words = Check(name="words", expected="“soon”", found="“later”", passed=holds)
+        turn = TurnReport(
+            index=0,
+            caller="Words.",
+            speech=(1.0, 3.0),
+            answer=(4.0, 7.0),
+            agent="An answer.",
+            latency=Latency(voice_to_voice=1000.0),
+            checks=[words],
+        )
+        call = {
+            "scenario": "a call",
+            "call_sid": "CA0",
+            "dialled_at": 0.0,
+            "stream_started_at": 0.0,
+            "webhook_ms": 1.0,
+            "connect_ms": 1.0,
+            "duration": 8.0,
+            "cause": "the caller hung up",
+            "said": [],
+            "turns": [turn],
+            "checks": [],
+            "marks": [MarkReport(name="m", sent=4.0, returned=6.0, cleared=True)],
+            "clears": [],
+            "gaps": [],
+            "unplayed": 0.0,
+            "errors": [],
+            "lateness": None,
+            "agent_events": [],
+        }
+        return CallReport(**{**call, **fields})
+
+    return build
+
+
+@dataclass
+class Outside:
+    """The agent's web server beside its voice webhook.
+
+    Attributes:
+        documents: TwiML by path, or what makes it of the form; any other path has no content.
+        files: Content and its type by path.
+        asked: Path and form (or query) of every request, in order.
+        forged: Addresses whose signature was wrong.
+    """
+
+    documents: dict[str, str | Callable[[dict[str, str]], str]] = field(default_factory=dict)
+    files: dict[str, tuple[bytes, str]] = field(default_factory=dict)
+    status: dict[str, int] = field(default_factory=dict)
+    asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    forged: list[str] = field(default_factory=list)
+
+    def of(self, path: str) -> list[dict[str, str]]:
+        """The forms that came to a path."""
+        return [form for asked, form in self.asked if asked == path]
+
+    async def answer(self, request: web.Request) -> web.Response:
+        """Answer anything."""
+        form = dict(await request.post())
+        signature = request.headers.get("X-Twilio-Signature", "")
+        if not RequestValidator(TOKEN).validate(PUBLIC + request.path_qs, form, signature):
+            self.forged.append(request.path)
+        self.asked.append((request.path, form or dict(request.query)))
+        if request.path in self.status:
+            return web.Response(status=self.status[request.path])
+        if request.path in self.files:
+            content, kind = self.files[request.path]
+            return web.Response(body=content, content_type=kind)
+        if request.path in self.documents:
+            document = self.documents[request.path]
+            text = document if isinstance(document, str) else document(form)
+            return web.Response(text=text, content_type="text/xml")
+        return web.Response(status=204)
+
+
+@pytest.fixture
+async def outside(agent, aiohttp_server) -> Outside:
+    """The agent's server, answering any address; ``agent.target`` leads to it."""
+    outside = Outside()
+    app = agent.app()
+    app.router.add_route("*", "/{path:.*}", outside.answer)
+    server = await aiohttp_server(app)
+    agent.target = dataclasses.replace(agent.target, via=f"http://127.0.0.1:{server.port}")
+    return outside
