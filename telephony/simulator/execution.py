@@ -14,7 +14,7 @@ from telephony.simulator.callee import Person
 from telephony.simulator.caller import FRAME
 from telephony.simulator.dialling import Dialling
 from telephony.simulator.live_call import Document, Fetch, LiveCall, Program, Steered
-from telephony.simulator.stream import MediaStream
+from telephony.simulator.stream import MediaStream, StreamMaker
 from telephony.simulator.target import Target, new_sid
 from telephony.simulator.trace import Cause, Digits, Key, StreamTrace
 from telephony.simulator.twiml import TwiMLError, parse_twiml
@@ -52,6 +52,7 @@ class Execution:
         http: AgentHttp,
         session: aiohttp.ClientSession,
         dialling: Dialling,
+        stream: StreamMaker = MediaStream,
     ) -> None:
         """Prepare a call.
 
@@ -62,6 +63,7 @@ class Execution:
             http: Asks the agent.
             session: Opens WebSockets.
             dialling: Connects the call with others.
+            stream: Makes its media stream.
         """
         self._call = call
         self._person = person
@@ -69,6 +71,7 @@ class Execution:
         self._http = http
         self._session = session
         self._dialling = dialling
+        self._stream = stream
 
     async def run(self, program: Program | None) -> None:
         """Execute documents until one of them ends the call."""
@@ -204,7 +207,7 @@ class Execution:
             account_sid=call.account_sid,
             parameters=noun.parameters,
         )
-        stream = MediaStream(
+        stream = self._stream(
             socket,
             call.clock,
             trace,

@@ -3,7 +3,7 @@
 import asyncio
 import socket as sockets
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 import numpy as np
@@ -279,3 +279,30 @@ class MediaStream:
     @property
     def _position(self) -> int:
         return self._trace.position
+
+
+class Talking(Protocol):
+    """A media stream that somebody can talk through."""
+
+    async def run(self, caller: Person) -> trace.Cause:
+        """Talk until one side ends it."""
+        ...
+
+
+class StreamMaker(Protocol):
+    """Makes media streams, as :class:`MediaStream` is made."""
+
+    def __call__(
+        self,
+        socket: aiohttp.ClientWebSocketResponse,
+        clock: Clock,
+        call: trace.CallTrace,
+        stream: trace.StreamTrace,
+        start: Start,
+        *,
+        network: Network | None = None,
+        tap: Tap | None = None,
+        ending: asyncio.Event | None = None,
+    ) -> Talking:
+        """A stream on an open socket."""
+        ...
