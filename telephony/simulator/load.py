@@ -190,7 +190,8 @@ class _Run:
             await self.twilio.place(trace, person, scenario.caller, scenario.called)
         finally:
             self.up -= 1
-            call.cut_short = self.stopping.now
+            told_to = (Cause.CALLER_HUNG_UP, Cause.BROKEN_OFF)
+            call.cut_short = self.stopping.now and trace.cause in told_to
             call.said_everything = person.said_everything
             if not call.cut_short:
                 meter.over()
