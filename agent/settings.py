@@ -61,6 +61,8 @@ class GatewaySettings(Section):
         auth_token: The token itself, from the environment.
         records_dir: Where each call's record is appended, one JSON object a line.
         max_calls: Calls answered at once; further ones are told the line is busy.
+        workers: Processes that answer calls behind the one port, sensibly one a core: a call is
+            Python and uses one. ``max_calls`` is for all of them together.
     """
 
     host: str = "127.0.0.1"
@@ -70,6 +72,7 @@ class GatewaySettings(Section):
     auth_token: SecretStr | None = None
     records_dir: Path = Path("records")
     max_calls: int = Field(default=8, ge=1)
+    workers: int = Field(default=1, ge=1, le=256)
 
     @model_validator(mode="after")
     def _base_url(self) -> "GatewaySettings":

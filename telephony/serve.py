@@ -15,9 +15,12 @@ from agent.replica import EngineUnavailable
 from agent.settings import Settings
 from agent.speech.request import TurnRequest
 from agent.triton import VoiceClient
+from telephony.clock import Clock
 from telephony.records import CallRecords
 from telephony.server import PhoneCall, create_app, listening
+from telephony.shared_switchboard import SharedSwitchboard
 from telephony.transport import PhoneTransport
+from telephony.workers import working
 
 _WARM_UP = TurnRequest(max_new_tokens=80, temperature=0.0)
 _WARM_UP_SECONDS = 2
@@ -44,6 +47,37 @@ async def serving(settings: Settings, progress: Callable[[str], None]) -> AsyncI
         OSError: The address cannot be listened on.
     """
     settings.gateway.read_auth_token()
+    if settings.gateway.workers == 1:
+        async with serving_here(settings, progress) as url:
+            yield url
+        return
+    async with AsyncExitStack() as stack:
+        # One engine for all workers, and so one batch for all calls.
+        urls = settings.triton.urls or (await _embedded(stack, settings, progress),)
+        triton = settings.triton.model_copy(update={"urls": urls, "embedded": False})
+        there = settings.model_copy(update={"triton": triton})
+        yield await stack.enter_async_context(working(there, progress))
+
+
+@asynccontextmanager
+async def serving_here(
+    settings: Settings,
+    progress: Callable[[str], None],
+    *,
+    switchboard: SharedSwitchboard | None = None,
+    clock: Clock | None = None,
+) -> AsyncIterator[str]:
+    """As :func:`serving`, in this process alone.
+
+    Args:
+        settings: All of them; ``gateway.workers`` is not looked at.
+        progress: Told each step, as a line for a person.
+        switchboard: The one that this process shares with other workers on the same port.
+        clock: Paces the calls.
+
+    Yields:
+        The gateway's public base URL.
+    """
     records = CallRecords(settings.gateway.records_dir)
     async with AsyncExitStack() as stack:
         loading = asyncio.create_task(_load_models(progress))
@@ -61,9 +95,18 @@ async def serving(settings: Settings, progress: Callable[[str], None]) -> AsyncI
             session = client.session()
             await run_call(transport, session, models, settings.agent, call.observer)
 
-        app = create_app(settings.gateway, answer_call, records, engine_ready=client.ready)
+        gateway = settings.gateway
+        app = create_app(
+            gateway,
+            answer_call,
+            records,
+            engine_ready=client.ready,
+            clock=clock,
+            switchboard=switchboard,
+        )
+        shared = switchboard is not None
         url = await stack.enter_async_context(
-            listening(app, settings.gateway.host, settings.gateway.port)
+            listening(app, gateway.host, gateway.port, shared=shared)
         )
         progress(f"gateway listens, voice webhook {url}/voice")
         yield url

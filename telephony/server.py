@@ -26,6 +26,7 @@ from telephony.engine_health import EngineHealth
 from telephony.line import EndCause, PhoneLine
 from telephony.media_streams import CloseCode, ProtocolError
 from telephony.records import CallRecorder, CallRecords
+from telephony.shared_switchboard import SharedSwitchboard
 from telephony.switchboard import LineBusyError, Switchboard
 from telephony.transport import PhoneTransport
 
@@ -75,7 +76,7 @@ class Gateway:
     records: CallRecords
     engine: EngineHealth
     signature: webhooks.SignatureCheck
-    switchboard: Switchboard
+    switchboard: Switchboard | SharedSwitchboard
     clock: Clock
     public_base_url: str | None
     live: dict[str, _Live] = field(default_factory=dict)
@@ -101,6 +102,7 @@ def create_app(
     *,
     engine_ready: Callable[[], Awaitable[None]],
     clock: Clock | None = None,
+    switchboard: SharedSwitchboard | None = None,
 ) -> web.Application:
     """Build the gateway.
 
@@ -111,6 +113,7 @@ def create_app(
         records: where calls are recorded.
         engine_ready: returns if the engine can answer a call, raises if it cannot.
         clock: paces the calls' audio and ages tokens.
+        switchboard: the one that this process shares with others; by default one of its own.
 
     Raises:
         ValueError: if there is no auth token.
@@ -122,7 +125,7 @@ def create_app(
         records=records,
         engine=EngineHealth(engine_ready, clock),
         signature=webhooks.SignatureCheck(settings.read_auth_token()),
-        switchboard=Switchboard(settings.max_calls, clock),
+        switchboard=switchboard or Switchboard(settings.max_calls, clock),
         clock=clock,
         public_base_url=settings.public_base_url,
     )
@@ -136,13 +139,16 @@ def create_app(
 
 
 @asynccontextmanager
-async def listening(app: web.Application, host: str, port: int) -> AsyncIterator[str]:
+async def listening(
+    app: web.Application, host: str, port: int, *, shared: bool = False
+) -> AsyncIterator[str]:
     """Serve the gateway; on leaving, end the calls and stop.
 
     Args:
         app: from :func:`create_app`.
         host: address to listen on.
         port: port to listen on; 0 takes a free one.
+        shared: other processes listen there too, and the kernel deals out the connections.
 
     Yields:
         The public base URL: the configured one, else the address that is listened on.
@@ -150,7 +156,7 @@ async def listening(app: web.Application, host: str, port: int) -> AsyncIterator
     runner = web.AppRunner(app, access_log=None, handle_signals=False)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port).start()
+        await web.TCPSite(runner, host, port, reuse_port=shared or None).start()
         gateway = app[GATEWAY]
         if gateway.public_base_url is None:
             gateway.public_base_url = f"http://{host}:{runner.addresses[0][1]}"
@@ -170,7 +176,7 @@ async def _voice(request: web.Request) -> web.Response:
         logger.bind(call_sid=call_sid).warning("Call refused: no line is free")
         return _twiml(webhooks.refusal_twiml(webhooks.BUSY))
     if not await gateway.engine.reachable():
-        gateway.switchboard.release(call_sid)
+        gateway.switchboard.cancel(call_sid)
         logger.bind(call_sid=call_sid).error("Call refused: the engine is not reachable")
         return _twiml(webhooks.refusal_twiml(webhooks.APOLOGY))
     return _twiml(
@@ -193,7 +199,8 @@ async def _status(request: web.Request) -> web.Response:
         if live is not None:
             await live.line.hang_up(EndCause.CALLER_HUNG_UP)
         else:
-            gateway.switchboard.release(call_sid)
+            # If another worker has it, its socket tells that worker.
+            gateway.switchboard.cancel(call_sid)
     return web.Response(status=204)
 
 
@@ -203,6 +210,7 @@ async def _health(request: web.Request) -> web.Response:
     body = {
         "engine": "reachable" if reachable else "unreachable",
         "active_calls": gateway.switchboard.active,
+        "workers": gateway.switchboard.workers,
         "draining": gateway.switchboard.draining,
     }
     healthy = reachable and not gateway.switchboard.draining

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from telephony.clock import Clock
 
-_TOKEN_SECONDS = 30.0
+TOKEN_SECONDS = 30.0
 
 
 class LineBusyError(Exception):
@@ -44,6 +44,9 @@ class Switchboard:
         self._live: set[str] = set()
         self.draining = False
 
+    workers = 1
+    """Processes that share it."""
+
     @property
     def active(self) -> int:
         """Calls whose socket is open."""
@@ -63,7 +66,7 @@ class Switchboard:
         if self.draining or len(others) >= self._max_calls:
             raise LineBusyError
         token = secrets.token_urlsafe(32)
-        self._expected[call_sid] = _Expected(token, now + _TOKEN_SECONDS)
+        self._expected[call_sid] = _Expected(token, now + TOKEN_SECONDS)
         return token
 
     def connect(self, call_sid: str, token: str) -> bool:
@@ -79,6 +82,10 @@ class Switchboard:
         del self._expected[call_sid]
         self._live.add(call_sid)
         return True
+
+    def cancel(self, call_sid: str) -> None:
+        """Free the place of a call whose socket has not opened."""
+        self._expected.pop(call_sid, None)
 
     def release(self, call_sid: str) -> None:
         """Free the place of a call, whether its socket had opened or not."""

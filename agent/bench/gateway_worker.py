@@ -1,7 +1,8 @@
 """A gateway in a process of its own, with an engine that costs nothing: ours, or Pipecat's stock.
 
-``python -m agent.bench.gateway_worker ours|stock`` prints its port, then for every line that it
-reads the seconds of CPU that it has used, all threads together; it ends with its input.
+``python -m agent.bench.gateway_worker ours|stock`` prints its port. For every line that it reads it
+prints a line: for an empty one the seconds of CPU that it has used, all threads together; for
+``profile`` where the time of its event loop went since it began, as JSON. It ends with its input.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import asyncio
 import contextlib
 import cProfile
 import importlib
+import json
+import pstats
 import sys
 import tempfile
 import time
@@ -66,28 +69,80 @@ async def stock(models: SharedModels, records: Path) -> AsyncIterator[int]:
     await serving
 
 
-async def main(kind: str, profile: Path | None) -> None:
+async def main(kind: str) -> None:
     """Serve until the input ends."""
     models = SharedModels.load()
     loop = asyncio.get_running_loop()
-    profiler = cProfile.Profile() if profile else None
     gateway = {"ours": ours, "stock": stock}[kind]
+    profile: cProfile.Profile | None = None
     with tempfile.TemporaryDirectory() as records:
         async with gateway(models, Path(records)) as port:
             print(port, flush=True)
-            if profiler is not None:
-                profiler.enable()
-            while await loop.run_in_executor(None, sys.stdin.readline):
-                print(time.process_time(), flush=True)
-            if profiler is not None and profile is not None:
-                profiler.disable()
-                profiler.dump_stats(profile)
+            while line := await loop.run_in_executor(None, sys.stdin.readline):
+                if not line.strip():
+                    print(time.process_time(), flush=True)
+                elif profile is None:
+                    profile = cProfile.Profile()
+                    profile.enable()
+                    print("{}", flush=True)
+                else:
+                    profile.disable()
+                    print(json.dumps(shares(profile)), flush=True)
+                    profile = None
+
+
+def shares(profile: cProfile.Profile) -> dict[str, float]:
+    """Seconds by part of the program, most first; what the event loop waited is left out.
+
+    A profile makes every call of a function dearer: what consists of many small ones looks larger
+    than it is.
+    """
+    statistics: dict[tuple[str, int, str], tuple[Any, ...]]
+    statistics = pstats.Stats(profile).stats  # type: ignore[attr-defined]
+    parts: dict[str, float] = {}
+    for (path, _, name), (_, _, own, *_) in statistics.items():
+        if "epoll" in name:
+            continue
+        part = next((part for sign, part in _PARTS if sign in path or sign in name), "other")
+        parts[part] = parts.get(part, 0.0) + own
+    return dict(sorted(parts.items(), key=lambda item: -item[1]))
+
+
+_PARTS = (
+    ("onnxruntime", "Silero (and waiting for the threads of smart-turn)"),
+    ("loudness", "loudness"),
+    ("voice_activity", "Silero (and waiting for the threads of smart-turn)"),
+    ("/vad/", "turn detection"),
+    ("turn_models", "turn detection"),
+    ("/turns/", "turn detection"),
+    ("/audio/turn/", "turn detection"),
+    ("soxr", "resampling and mu-law"),
+    ("resampl", "resampling and mu-law"),
+    ("mulaw", "resampling and mu-law"),
+    ("hearing", "resampling and mu-law"),
+    ("numpy", "resampling and mu-law"),
+    ("_socket", "sockets"),
+    ("/aiohttp/", "WebSocket"),
+    ("websockets", "WebSocket"),
+    ("uvicorn", "WebSocket"),
+    ("starlette", "WebSocket"),
+    ("fastapi", "WebSocket"),
+    ("json", "JSON and base64"),
+    ("base64", "JSON and base64"),
+    ("binascii", "JSON and base64"),
+    ("wire_", "JSON and base64"),
+    ("media_streams", "JSON and base64"),
+    ("serializers", "JSON and base64"),
+    ("/asyncio/", "event loop"),
+    ("_asyncio", "event loop"),
+    ("selectors", "event loop"),
+    ("/pipecat/", "Pipecat's frames"),
+    ("/loguru/", "Pipecat's frames"),
+    ("/telephony/", "our transport"),
+    ("/agent/", "our service"),
+)
 
 
 if __name__ == "__main__":
     logger.remove()
-    import os
-    if os.environ.get("UVLOOP"):
-        import uvloop
-        uvloop.install()
-    asyncio.run(main(sys.argv[1], Path(sys.argv[2]) if len(sys.argv) > 2 else None))
+    asyncio.run(main(sys.argv[1]))

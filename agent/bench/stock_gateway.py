@@ -17,7 +17,6 @@ from pipecat.audio.vad.silero import SileroVADAnalyzer
 from pipecat.audio.vad.vad_analyzer import VADParams
 from pipecat.frames.frames import (
     Frame,
-    InterruptionFrame,
     LLMFullResponseEndFrame,
     LLMFullResponseStartFrame,
     TTSStartedFrame,
@@ -70,8 +69,6 @@ class AnswersAtOnce(FrameProcessor):
                 await self.push_frame(speech_frame(chunk.audio, answer))
             await self.push_frame(TTSStoppedFrame(context_id=answer))
             await self.push_frame(LLMFullResponseEndFrame())
-        elif isinstance(frame, InterruptionFrame):
-            pass
 
 
 def create_app(models: SharedModels) -> Any:
@@ -99,8 +96,10 @@ def create_app(models: SharedModels) -> Any:
         start = json.loads(await websocket.receive_text())["start"]
         await _run_call(websocket, start["streamSid"], models, StandInSession(audio))
 
-    app.router.routes.append(importlib.import_module("starlette.routing").Route("/voice", voice, methods=["POST"]))
-    app.router.routes.append(importlib.import_module("starlette.routing").WebSocketRoute("/media", media))
+    routing: Any = importlib.import_module("starlette.routing")
+    # Added as they are: FastAPI would read the types of their arguments.
+    app.router.routes.append(routing.Route("/voice", voice, methods=["POST"]))
+    app.router.routes.append(routing.WebSocketRoute("/media", media))
     return app
 
 

@@ -343,6 +343,7 @@ async def test_health_tells_a_load_balancer_whether_calls_can_be_answered(twilio
     assert await response.json() == {
         "engine": "reachable",
         "active_calls": 1,
+        "workers": 1,
         "draining": False,
     }
 
