@@ -25,7 +25,7 @@ from agent.conversation import AGENT_RATE
 from agent.embedded import EmbeddedServer
 from agent.serving.parameters import ENVIRONMENT_PREFIX, SCHEDULES
 from agent.speech.request import TurnRequest
-from agent.training.phrasings import read_line
+from agent.training.line import read_line
 from agent.triton import VoiceClient
 
 NOTICED_SECONDS = 0.06
@@ -233,8 +233,7 @@ async def _measure(sessions: Sequence[int], seconds: float, checkpoint: Path) ->
 
 async def _listen(client: VoiceClient, count: int, seconds: float) -> tuple[Calls, float]:
     """So many calls for so long; the answers each of them heard, and when it ended."""
-    intents = read_line(_CORPUS).intents
-    lines = [intent.answer for intent in intents if len(intent.answer) in _LETTERS]
+    lines = [text for text in read_line(_CORPUS).texts() if len(text) in _LETTERS]
     calls: list[list[Listened]] = [[] for _ in range(count)]
     tasks = [
         asyncio.create_task(_call(client, call, index, lines[index % len(lines) :] + lines))

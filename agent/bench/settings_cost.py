@@ -14,7 +14,7 @@ from agent.evaluation.text import word_errors, words
 from agent.sound import phone_band
 from agent.speech import SpeechDecoder
 from agent.speech.answer import PIECE
-from agent.training.phrasings import read_line
+from agent.training.line import read_line
 
 if TYPE_CHECKING:
     from agent.evaluation.judge import Judge
@@ -59,9 +59,9 @@ def _judge() -> tuple[Judge | None, str]:
         from agent.evaluation.judge import Judge
     except ImportError:
         return None, "pocketsphinx is not installed"
-    from agent.training.evaluation import NANO_CORPUS
+    from agent.training.evaluation.measure import NANO_CORPUS
 
-    return Judge(intent.answer for intent in read_line(NANO_CORPUS).intents), ""
+    return Judge(read_line(NANO_CORPUS).texts()), ""
 
 
 def _speak(

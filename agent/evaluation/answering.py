@@ -26,10 +26,17 @@ _NOTHING = np.zeros(0, np.int64)
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model said: its text, and its speech tokens as 0-based codes."""
+    """What the model said, and did.
+
+    Attributes:
+        text: Its words.
+        codes: Its speech tokens, from 0.
+        tool_call: Name and arguments of the tool it called; see `AnswerPiece.tool_call`.
+    """
 
     text: str
     codes: tuple[int, ...]
+    tool_call: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,29 +61,50 @@ class Sampling:
         )
 
 
-def answers(
-    model: LanguageModel, turns: Sequence[tuple[npt.NDArray[np.int64], TurnRequest]]
-) -> list[Answer]:
+TurnOf = tuple[npt.NDArray[np.int64], TurnRequest]
+
+
+def answers(model: LanguageModel, turns: Sequence[TurnOf]) -> list[Answer]:
     """Let the model answer turns, each a call of its own, many calls at once."""
+    return [answered for (answered,) in conversations(model, [[turn] for turn in turns])]
+
+
+def conversations(model: LanguageModel, calls: Sequence[Sequence[TurnOf]]) -> list[list[Answer]]:
+    """Let the model answer calls of several turns, each with its own answers before it.
+
+    Args:
+        model: Who answers.
+        calls: For each the turns: int64 [m] codes, and the request.
+
+    Returns:
+        For each call its answers.
+    """
     engine = GenerationEngine(model)
+    found: list[list[Answer]] = [[] for _ in calls]
     texts: defaultdict[str, list[str]] = defaultdict(list)
     codes: defaultdict[str, list[int]] = defaultdict(list)
-    waiting = list(enumerate(turns))[::-1]
+    waiting = [number for number, turns in enumerate(calls) if turns][::-1]
     running = 0
     while waiting or running:
         while waiting and running < _SESSIONS:
-            index, (tokens, request) = waiting.pop()
-            engine.submit(str(index), tokens, request)
+            number = waiting.pop()
+            engine.submit(str(number), *calls[number][0])
             running += 1
         for piece in engine.step():
-            texts[piece.session].append(piece.text)
-            codes[piece.session].extend(int(code) for code in piece.speech_tokens)
-            if piece.last:
-                engine.close(piece.session)
-                running -= 1
+            name, number = piece.session, int(piece.session)
+            texts[name].append(piece.text)
+            codes[name].extend(int(code) for code in piece.speech_tokens)
+            if not piece.last:
+                engine.credit(name, len(codes[name]))
+                continue
+            text = "".join(texts.pop(name)).strip()
+            found[number].append(Answer(text, tuple(codes.pop(name, [])), piece.tool_call))
+            if len(found[number]) < len(calls[number]):
+                engine.submit(name, *calls[number][len(found[number])])
             else:
-                engine.credit(piece.session, len(codes[piece.session]))
-    return [Answer("".join(texts[str(i)]).strip(), tuple(codes[str(i)])) for i in range(len(turns))]
+                engine.close(name)
+                running -= 1
+    return found
 
 
 def transcripts(model: LanguageModel, spoken: Sequence[npt.NDArray[np.int64]]) -> list[str]:

@@ -26,6 +26,8 @@ class AnswerPiece:
         sequence: 0 for the answer's first piece, then one more each.
         last: Nothing follows in this answer.
         timing: Seconds known so far, by name: what the request brought and "first_token".
+        tool_call: In the last piece: the name of the tool that is called, a line break and its
+            arguments as JSON; empty where none is.
     """
 
     session: str
@@ -34,13 +36,15 @@ class AnswerPiece:
     sequence: int
     last: bool
     timing: dict[str, float] = field(default_factory=dict)
+    tool_call: str = ""
 
 
 class AnswerWriter:
     """Cuts one answer into pieces while its ids arrive.
 
     Text goes out when its run is complete: at the interleave's length, or when speech follows.
-    Speech goes out with every tenth token, without waiting for the next.
+    Speech goes out with every tenth token, without waiting for the next. What follows a second
+    ``<|assistant|>`` is a tool call and goes out with the end.
 
     Attributes:
         spoken: Speech tokens so far.
@@ -62,10 +66,18 @@ class AnswerWriter:
         self._characters = TextStream(tokenizer)
         self._text: list[int] = []
         self._speech: list[int] = []
+        self._assistant = tokenizer.special("<|assistant|>")
+        self._call: list[int] | None = None
         self._sequence = 0
 
     def push(self, token: int) -> list[AnswerPiece]:
         """Take the next id; return the pieces that it completes."""
+        if self._call is not None:
+            self._call.append(token)
+            return []
+        if token == self._assistant:
+            self._call = []
+            return self._write_text()
         if not self._tokenizer.is_speech(token):
             self._text.append(token)
             return self._write_text() if len(self._text) == self._interleave.text else []
@@ -79,7 +91,8 @@ class AnswerWriter:
     def finish(self) -> AnswerPiece:
         """The answer is complete: all that is left, in the last piece."""
         text = self._characters.push(self._text) + self._characters.finish()
-        return self._piece(text, self._take_speech(), last=True)
+        call = self._tokenizer.decode(self._call or [])
+        return self._piece(text, self._take_speech(), last=True, tool_call=call)
 
     def abandon(self) -> AnswerPiece:
         """The answer was stopped: an empty last piece; what was not yet sent is dropped."""
@@ -94,7 +107,9 @@ class AnswerWriter:
         self._text = []
         return [self._piece(text, [])] if text else []
 
-    def _piece(self, text: str, speech: list[int], last: bool = False) -> AnswerPiece:
+    def _piece(
+        self, text: str, speech: list[int], last: bool = False, tool_call: str = ""
+    ) -> AnswerPiece:
         piece = AnswerPiece(
             session=self._session,
             speech_tokens=np.array(speech, dtype=np.int64),
@@ -102,6 +117,7 @@ class AnswerWriter:
             sequence=self._sequence,
             last=last,
             timing=dict(self.timing),
+            tool_call=tool_call,
         )
         self._sequence += 1
         return piece

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from agent.speech.text_tokenizer import TextTokenizer
 
@@ -99,8 +100,10 @@ class Prompt:
         self._begin_audio = tokenizer.special("<|begin_of_audio|>")
         self._end_audio = tokenizer.special("<|end_of_audio|>")
         self.user = tokenizer.special("<|user|>")
+        self.assistant = tokenizer.special("<|assistant|>")
+        self.observation = tokenizer.special("<|observation|>")
         self._reply = [
-            tokenizer.special("<|assistant|>"),
+            self.assistant,
             *tokenizer.encode_plain("streaming_transcription\n"),
         ]
 
@@ -132,6 +135,15 @@ class Prompt:
     def typed(self, text: str) -> list[int]:
         """A typed turn, up to where the answer begins; markup in the text is plain text."""
         return [self.user, *self._tokenizer.encode_plain("\n" + text), *self._reply]
+
+    def call(self, name: str, arguments: Mapping[str, Any]) -> list[int]:
+        """A tool that the agent calls, up to where `result` goes on."""
+        written = json.dumps(arguments, ensure_ascii=False)
+        return [self.assistant, *self._tokenizer.encode_plain(f"{name}\n{written}")]
+
+    def result(self, text: str) -> list[int]:
+        """What a tool gave back, up to where the answer goes on."""
+        return [self.observation, *self._tokenizer.encode_plain("\n" + text), *self._reply]
 
     def say(self, text: str) -> list[int]:
         """A typed turn that asks for a text to be said as it stands."""

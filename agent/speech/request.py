@@ -20,6 +20,7 @@ class TurnRequest:
         seed: Seeds the session's random numbers before this turn; None leaves them as they are.
         instruction: A typed instruction in place of speech.
         say: Text that must be said word for word.
+        result: What the tool gave back that the answer before called, in place of speech.
         heard_seconds: History edit before this turn: so much of the previous answer's audio was
             heard; the rest of that answer is forgotten. None keeps all of it.
         system: Another system prompt for the session.
@@ -40,6 +41,7 @@ class TurnRequest:
     seed: int | None = None
     instruction: str | None = None
     say: str | None = None
+    result: str | None = None
     heard_seconds: float | None = None
     system: str | None = None
     listen: bool = False
@@ -64,7 +66,7 @@ class TurnRequest:
         self._whole("seed", low=0, optional=True)
         self._whole("decoded", low=0, optional=True)
         self._number("heard_seconds", low=0.0, optional=True)
-        for name in ("instruction", "say", "system"):
+        for name in ("instruction", "say", "result", "system"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or not value.strip()):
                 raise ValueError(f"request field {name!r} is {value!r}, expected text or null")
@@ -80,7 +82,7 @@ class TurnRequest:
     @property
     def typed(self) -> bool:
         """Whether it asks for something other than an answer to what was spoken."""
-        return self.instruction is not None or self.say is not None
+        return not (self.instruction is self.say is self.result is None)
 
     def _number(
         self, name: str, low: float, high: float = math.inf, optional: bool = False

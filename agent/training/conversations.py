@@ -5,23 +5,26 @@ read once for all of them. Three kinds, all written by :mod:`agent.speech.prompt
 and calls cannot differ:
 
 - calls: callers' questions, spoken (sometimes typed), and the line's answers, after a greeting and
-  earlier turns, some of those cut as after a barge-in;
+  earlier turns, some of those cut as after a barge-in; in some the agent was asked for a style, in
+  some it has tools and uses them;
 - dictation: callers' speech and its words as text alone;
 - reading: sentences that are to be said as they stand, in the agent's voice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from agent.evaluation.text import Language
 from agent.sound import Audio, phone_band
 from agent.speech.prompt import (
-    SPEECH_SYSTEM,
     TEXT_SYSTEM,
     TRANSCRIBE_SYSTEM,
     Interleave,
@@ -32,12 +35,17 @@ from agent.speech.text_tokenizer import TextTokenizer
 from agent.speech.tokenizer import SpeechTokenizer
 from agent.training.augment import vary
 from agent.training.data import Corpus
+from agent.training.dialogues import system_prompt
 from agent.training.examples import GIVEN, SPEECH, TEXT, Example
-from agent.training.phrasings import Line
+from agent.training.line import NEUTRAL, Intent, Line
 from agent.training.recipe import Section
 from agent.training.shards import SAMPLE_RATE
 
 Codes = npt.NDArray[np.int64]
+_FALLBACK = "fallback"
+_UNKNOWN = "(random words)"
+# Share of greeted calls whose greeting is in whichever language, whatever the caller speaks.
+_OTHER_GREETING = 0.3
 
 
 def stream_codes(tokenizer: SpeechTokenizer, audio: npt.NDArray[np.float32]) -> Codes:
@@ -116,8 +124,14 @@ class Mixture(Section):
         questions: Ways to go on in a call.
         dictations: The same in dictation.
         readings: The same in reading.
+        languages: Share of calls in each language.
         greeted: Share of calls that begin with the agent's greeting.
         turns: Most earlier turns; half of the calls have none.
+        follow: Share of turns that go on from the answer before, where the line goes on from it.
+        intents: How often an intent is asked for, 1 where it is not named.
+        unknown: Share of the questions of the intent "fallback" that are sentences of random words.
+        styled: Share of calls with an instruction that asks for a style.
+        tools: Share of calls in which the agent has tools.
         typed: Share of questions that are typed.
         whole: Share of answers trained to their end. The others stop after their first run of
             text: what comes then is soon known by heart, what the caller wants is not.
@@ -130,8 +144,14 @@ class Mixture(Section):
     questions: int
     dictations: int
     readings: int
+    languages: dict[Language, float]
     greeted: float
     turns: int
+    follow: float
+    intents: dict[str, float] = {}  # noqa: RUF012
+    unknown: float
+    styled: float
+    tools: float
     typed: float
     whole: float
     cut: float
@@ -148,11 +168,32 @@ class Scene:
     exchanges: list[Example]
 
 
+@dataclass(frozen=True)
+class Call:
+    """Where a call has got to.
+
+    Attributes:
+        line: In which language it is.
+        tools: Whether the agent has tools.
+        style: How it speaks by now.
+        answered: The intent whose answer was last given.
+    """
+
+    line: Line
+    tools: bool = False
+    style: str = NEUTRAL
+    answered: Intent | None = None
+
+    def after(self, intent: Intent) -> Call:
+        """The call when an intent has been answered."""
+        return replace(self, style=intent.style or self.style, answered=intent)
+
+
 class Conversations:
     """Draws scenes from a tokenised corpus.
 
     Args:
-        line: What is said on the line.
+        lines: What is said, by language.
         corpus: Its recordings.
         spoken: Codes of the agent's voice.
         tokenizer: Text to ids.
@@ -161,12 +202,13 @@ class Conversations:
         sentences: Corpus indices of the agent's voice, to be read aloud.
 
     Raises:
-        ValueError: The agent's recording of an answer was left out as corrupt.
+        ValueError: The agent's recording of an answer is missing, was left out as corrupt, or is so
+            short that it ends before its text.
     """
 
     def __init__(
         self,
-        line: Line,
+        lines: Mapping[Language, Line],
         corpus: Corpus,
         spoken: Takes,
         tokenizer: TextTokenizer,
@@ -174,113 +216,204 @@ class Conversations:
         callers: Sequence[int],
         sentences: Sequence[int],
     ):
+        self._lines = lines
         self._prompt = Prompt(tokenizer)
         self._tokenizer = tokenizer
         self._mixture = mixture
         self._interleave = Interleave()
-        texts = {index: corpus.text(index) for index in (*callers, *sentences)}
-        self._answers: dict[str, list[int]] = {}
-        for index in corpus.indices(role="agent", canonical=True):
-            intent = corpus.intent(index)
-            assert intent is not None
-            if index not in spoken:
-                raise ValueError(
-                    f"answer {intent!r}: the recording of the agent's voice is corrupt"
-                )
-            self._answers[intent] = self._answer(corpus.text(index), spoken[index])
+        self._answers = self._voiced(corpus, spoken)
+        for line in lines.values():
+            for text, style in itertools.product(line.texts(), [NEUTRAL, *line.styles]):
+                if (text, style) not in self._answers:
+                    raise ValueError(f"answer {text!r}, {style}: the agent never says it")
         self._readings: list[tuple[str, list[int]]] = []
         for index in sentences:
+            text = corpus.text(index)
             try:
-                answer = self._answer(texts[index], spoken[index])
+                self._readings.append((text, self._answer(text, spoken[index])))
             except ValueError:
                 continue  # more text than the interleave can bring before its speech
-            self._readings.append((texts[index], answer))
-        self._said = [(intent.answer, self._answers[intent.name]) for intent in line.intents]
-        self._typed = {intent.name: intent.train for intent in line.intents}
-        greeting = next(intent for intent in line.intents if intent.instruction)
-        self._greet = self._prompt.typed(greeting.instruction or "")
-        self._greeting = self._answers[greeting.name]
-        intents = {index: corpus.intent(index) for index in callers}
-        self._questions = [(index, intent) for index, intent in intents.items() if intent]
-        self._words = [(index, tokenizer.encode_plain(texts[index])) for index in callers]
+        self._said = [
+            (text, self._answers[text, NEUTRAL]) for line in lines.values() for text in line.texts()
+        ]
+        asked: defaultdict[str, list[int]] = defaultdict(list)
+        self._words = []
+        for index in callers:
+            saying = corpus.field(index, "saying")
+            language = corpus.field(index, "language")
+            asked[f"{language} {saying or _UNKNOWN}"].append(index)
+            self._words.append((index, tokenizer.encode_plain(corpus.text(index))))
+        self._asked = dict(asked)
 
     def draw(self, takes: Sequence[Takes], rng: np.random.Generator) -> list[Scene]:
         """One scene of each kind, its callers heard in one of the takes each."""
         return [self._call(takes, rng), self._dictation(takes, rng), self._reading(rng)]
 
-    def judged(self, questions: Iterable[tuple[Codes, str]]) -> Scene:
-        """Spoken questions after the greeting, each with its intent and its whole answer."""
-        exchanges = [
-            self._exchange(self._prompt.spoken(codes.tolist()), self._answers[intent])
-            for codes, intent in questions
-        ]
-        return Scene(self._opened(greeted=True), exchanges)
+    def judged(
+        self, questions: Iterable[tuple[Codes, Intent]], language: Language, tools: bool
+    ) -> list[Scene]:
+        """Spoken questions, each with what an agent should do, after a greeting and what led there.
+
+        With tools an answer ends where the call does, since what comes then is up to the result.
+        """
+        line = self._lines[language]
+        rng = np.random.default_rng(0)  # draws what tools gave back before
+        by_context: defaultdict[str, list[tuple[Codes, Intent]]] = defaultdict(list)
+        for codes, intent in questions:
+            by_context[intent.after or ""].append((codes, intent))
+        scenes = []
+        for context, asked in by_context.items():
+            call = Call(line, tools)
+            start = self._opened(call, None)
+            for earlier in _way_to(line, context):
+                user = self._prompt.typed(_typed(line, earlier))
+                start += [*user, *self._response(call, earlier, rng).ids]
+            exchanges = [
+                self._exchange(self._prompt.spoken(codes.tolist()), self._response(call, i, None))
+                for codes, i in asked
+            ]
+            scenes.append(Scene(start, exchanges))
+        return scenes
+
+    def _voiced(self, corpus: Corpus, spoken: Takes) -> dict[tuple[str, str], list[int]]:
+        answers: dict[tuple[str, str], list[int]] = {}
+        for index in corpus.indices(role="agent", canonical=True):
+            text, style = corpus.text(index), corpus.field(index, "style") or NEUTRAL
+            if index not in spoken:
+                raise ValueError(f"answer {text!r}: the recording of the agent's voice is corrupt")
+            try:
+                answers[text, style] = self._answer(text, spoken[index])
+            except ValueError as error:
+                raise ValueError(f"answer {text!r}, {style}: {error}") from error
+        return answers
 
     def _answer(self, text: str, codes: Codes) -> list[int]:
         speech = self._tokenizer.speech_ids(codes.tolist())
         return self._interleave.arrange(self._tokenizer.encode_plain(text), speech)
 
-    def _opened(self, greeted: bool, greeting: Sequence[int] | None = None) -> list[int]:
+    def _opened(self, call: Call, rng: np.random.Generator | None) -> list[int]:
+        """System prompt and perhaps the greeting; always the plain greeting if rng is None."""
+        greeted = rng is None or rng.random() < self._mixture.greeted
+        asked = call.line.styles.get(call.style)
+        instruction = None if asked is None or rng is None else asked[rng.integers(len(asked))]
+        tools = call.line.tools if call.tools else ()
+        prompt = system_prompt(not greeted, instruction, tools)
+        if instruction and not tools and rng is not None and rng.random() < 0.5:
+            prompt = instruction  # in place of the published prompt, as a gateway's settings may
+        start = self._prompt.opening(prompt)
         if not greeted:
-            return self._prompt.opening(SPEECH_SYSTEM)
-        said = self._greeting if greeting is None else greeting
-        return [*self._prompt.opening(TEXT_SYSTEM), *self._greet, *said]
+            return start
+        line = call.line
+        if rng is not None and rng.random() < _OTHER_GREETING:
+            line = list(self._lines.values())[rng.integers(len(self._lines))]
+        intent = next(i for i in line.intents.values() if i.instruction)
+        style = call.style if call.style in line.styles else NEUTRAL
+        greeting = self._perhaps_cut(self._answers[intent.answer, style], rng)
+        return [*start, *self._prompt.typed(intent.instruction or ""), *greeting]
 
     def _call(self, takes: Sequence[Takes], rng: np.random.Generator) -> Scene:
         mixture = self._mixture
-        start = self._opened(rng.random() < mixture.greeted, self._perhaps_cut(self._greeting, rng))
+        shares = np.array([mixture.languages.get(language, 0.0) for language in self._lines])
+        line = list(self._lines.values())[rng.choice(len(shares), p=shares / shares.sum())]
+        styles = list(line.styles) if rng.random() < mixture.styled else []
+        style = styles[rng.integers(len(styles))] if styles else NEUTRAL
+        call = Call(line, bool(line.tools) and rng.random() < mixture.tools, style)
+        start = self._opened(call, rng)
         for _ in range(max(0, int(rng.integers(-mixture.turns, mixture.turns + 1)))):
-            user, answer = self._question(takes, rng)
-            start += [*user, *self._perhaps_cut(answer, rng)]
+            user, intent = self._question(call, takes, rng)
+            start += [*user, *self._perhaps_cut(self._response(call, intent, rng).ids, rng)]
+            call = call.after(intent)
         exchanges = []
         for _ in range(mixture.questions):
-            user, answer = self._question(takes, rng)
-            exchanges.append(self._exchange(user, answer, rng.random() < mixture.whole))
+            user, intent = self._question(call, takes, rng)
+            response = self._response(call, intent, rng)
+            exchanges.append(self._exchange(user, response, rng.random() < mixture.whole))
         return Scene(start, exchanges)
 
-    def _perhaps_cut(self, answer: list[int], rng: np.random.Generator) -> list[int]:
-        if rng.random() >= self._mixture.cut:
+    def _perhaps_cut(self, answer: list[int], rng: np.random.Generator | None) -> list[int]:
+        called = self._prompt.assistant in answer  # a call is not cut from its result
+        if rng is None or called or rng.random() >= self._mixture.cut:
             return answer
         flags = list(map(self._tokenizer.is_speech, answer))
         return heard(answer, flags, int(rng.integers(0, sum(flags))))
 
+    def _response(self, call: Call, intent: Intent, rng: np.random.Generator | None) -> Example:
+        """What the agent says and does, and which of it is to be predicted.
+
+        Without rng it ends where a tool has been called.
+        """
+        style = intent.style or call.style
+        if intent.tool is None or not call.tools:
+            return self._spoken(self._answers[intent.answer, style])
+        tool = intent.tool
+        before = self._spoken(self._answers[tool.before, style])
+        called = self._prompt.call(tool.name, tool.arguments)
+        ids, kinds = [*before.ids, *called], [*before.kinds, *[TEXT] * len(called)]
+        if rng is not None:
+            result, text = tool.results[rng.integers(len(tool.results))]
+            given = self._prompt.result(result)
+            then = self._spoken(self._answers[text, style])
+            ids += [*given, *then.ids]
+            kinds += [TEXT, *[GIVEN] * (len(given) - 1), *then.kinds]
+        return Example(ids, kinds)
+
+    def _spoken(self, answer: list[int]) -> Example:
+        return Example(answer, [SPEECH if self._tokenizer.is_speech(i) else TEXT for i in answer])
+
     def _question(
-        self, takes: Sequence[Takes], rng: np.random.Generator
-    ) -> tuple[list[int], list[int]]:
-        index, intent = self._questions[rng.integers(len(self._questions))]
-        if rng.random() < self._mixture.typed:
-            texts = self._typed[intent]
-            user = self._prompt.typed(texts[rng.integers(len(texts))])
-        else:
-            user = self._prompt.spoken(self._noisy(takes, index, rng))
-        return user, self._answers[intent]
+        self, call: Call, takes: Sequence[Takes], rng: np.random.Generator
+    ) -> tuple[list[int], Intent]:
+        """A caller's turn and what it wants."""
+        mixture, line = self._mixture, call.line
+        asked = [i for i in line.intents.values() if f"{line.language} {i.says}" in self._asked]
+        here = [i for i in asked if call.answered and i.after == call.answered.name]
+        if not here or rng.random() >= mixture.follow:
+            here = [intent for intent in asked if intent.after is None]
+        # Each kind alike, however many values it has.
+        kinds = Counter(intent.kind for intent in here)
+        weights = np.array([mixture.intents.get(i.kind, 1.0) / kinds[i.kind] for i in here])
+        intent = here[rng.choice(len(here), p=weights / weights.sum())]
+        assert intent.says is not None
+        if rng.random() < mixture.typed:
+            texts = line.sayings[intent.says].train
+            return self._prompt.typed(texts[rng.integers(len(texts))]), intent
+        recordings = self._asked[f"{line.language} {intent.says}"]
+        unknown = self._asked.get(f"{line.language} {_UNKNOWN}", [])
+        if intent.kind == _FALLBACK and unknown and rng.random() < mixture.unknown:
+            recordings = unknown
+        index = recordings[rng.integers(len(recordings))]
+        return self._prompt.spoken(self._noisy(takes, index, rng)), intent
 
     def _dictation(self, takes: Sequence[Takes], rng: np.random.Generator) -> Scene:
         exchanges = []
         for _ in range(self._mixture.dictations):
             index, words = self._words[rng.integers(len(self._words))]
             user = self._prompt.spoken(self._noisy(takes, index, rng))
-            exchanges.append(self._exchange(user, words))
+            exchanges.append(self._exchange(user, Example(words, [TEXT] * len(words))))
         return Scene(self._prompt.opening(TRANSCRIBE_SYSTEM), exchanges)
 
     def _reading(self, rng: np.random.Generator) -> Scene:
-        """Texts to say, half of them the line's own answers, and the greeting."""
-        start = self._prompt.opening(TEXT_SYSTEM)
-        exchanges = [self._exchange(self._greet, self._greeting)]
-        if rng.random() < self._mixture.greeted:
-            start, exchanges = self._opened(greeted=True), []
-        while len(exchanges) < self._mixture.readings:
+        """Texts to say, half of them the line's own answers."""
+        exchanges = []
+        for _ in range(self._mixture.readings):
             texts = self._said if rng.random() < 0.5 else self._readings
             text, answer = texts[rng.integers(len(texts))]
-            exchanges.append(self._exchange(self._prompt.say(text), answer))
-        return Scene(start, exchanges)
+            exchanges.append(self._exchange(self._prompt.say(text), self._spoken(answer)))
+        line = list(self._lines.values())[rng.integers(len(self._lines))]
+        greeting = next(i for i in line.intents.values() if i.instruction)
+        asked = self._prompt.typed(greeting.instruction or "")
+        said = self._spoken(self._answers[greeting.answer, NEUTRAL])
+        exchanges.append(self._exchange(asked, said))
+        return Scene(self._prompt.opening(TEXT_SYSTEM), exchanges)
 
-    def _exchange(self, user: Sequence[int], answer: Sequence[int], whole: bool = True) -> Example:
-        kinds = [SPEECH if self._tokenizer.is_speech(i) else TEXT for i in answer]
-        # An answer ends with the id that begins the next turn.
-        ids, kinds = [*answer, self._prompt.user], [*kinds, TEXT]
-        if not whole:
-            end = kinds.index(SPEECH)
+    def _exchange(self, user: Sequence[int], response: Example, whole: bool = True) -> Example:
+        # An answer ends with the id that begins the next turn, or a tool's result.
+        observation, called = self._prompt.observation, self._prompt.assistant in response.ids
+        ids, kinds = list(response.ids), list(response.kinds)
+        ended = called and observation not in ids
+        ids, kinds = [*ids, observation if ended else self._prompt.user], [*kinds, TEXT]
+        if not whole and SPEECH in kinds:
+            end = ids.index(observation) + 1 if called else kinds.index(SPEECH)
             ids, kinds = ids[:end], kinds[:end]
         return Example([*user, *ids], [GIVEN] * len(user) + kinds)
 
@@ -298,3 +431,17 @@ class Conversations:
             if mixture.replace <= luck < mixture.replace + mixture.double:
                 noisy.append(code)
         return noisy or codes.tolist()
+
+
+def _typed(line: Line, intent: Intent) -> str:
+    """How a caller may put what an intent wants."""
+    return line.sayings[intent.says].train[0] if intent.says else intent.instruction or ""
+
+
+def _way_to(line: Line, name: str) -> list[Intent]:
+    """The intents that lead to the context an intent needs."""
+    way: list[Intent] = []
+    while name:
+        way.insert(0, line.intents[name])
+        name = way[0].after or ""
+    return way

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from agent.evaluation.text import Language
 from agent.training.shards import SAMPLE_RATE, Sample, Shards
 
 __all__ = ["SAMPLE_RATE", "Corpus", "Utterance"]
@@ -26,8 +27,10 @@ class Utterance:
         voice: Who speaks.
         seen_voice: Whether training may hear this voice.
         text: What is said.
-        intent: The intent it belongs to, or None.
-        canonical: Whether this is the agent's one rendering of an answer that is to be learnt.
+        language: In which language.
+        saying: What it says on the line (:class:`agent.training.line.Saying`), or None.
+        style: How the agent's voice says it; None for other voices.
+        canonical: Whether this is how the agent says a text in that style.
         phones: (phone, end in seconds) in order, or None where the synthesiser does not tell.
         audio: float32 [n] in [-1, 1] at 16 kHz.
         codes: int64 [m], its speech codes; m is 0 where they are not known.
@@ -39,7 +42,9 @@ class Utterance:
     voice: str
     seen_voice: bool
     text: str
-    intent: str | None
+    language: Language
+    saying: str | None
+    style: str | None
     canonical: bool
     phones: tuple[tuple[str, float], ...] | None
     audio: npt.NDArray[np.float32]
@@ -87,10 +92,10 @@ class Corpus:
         """Return what is said in an utterance without reading its audio."""
         return str(self._shards.entry(index)["text"])
 
-    def intent(self, index: int) -> str | None:
-        """Return an utterance's intent without reading its audio."""
-        intent = self._shards.entry(index).get("intent")
-        return None if intent is None else str(intent)
+    def field(self, index: int, name: str) -> str | None:
+        """Return a field of an utterance's index line, such as ``saying``, without its audio."""
+        value = self._shards.entry(index).get(name)
+        return None if value is None else str(value)
 
     def voice(self, index: int) -> str:
         """Return who speaks an utterance without reading its audio."""
@@ -101,9 +106,18 @@ class Corpus:
         entries = (self._shards.entry(index) for index in range(len(self)))
         return sorted({str(name) for entry in entries for name, _ in entry.get("phones") or ()})
 
+    def styles(self) -> list[str]:
+        """Return all styles that occur, sorted."""
+        styles = (self.field(index, "style") for index in range(len(self)))
+        return sorted({style for style in styles if style is not None})
+
     def indices(self, **fields: object) -> list[int]:
         """Return where every given field has the given value, e.g. ``role="caller"``."""
         return self._shards.indices(**fields)
+
+    def of_voices(self, voices: Iterable[str], split: str) -> list[int]:
+        """Return where some voices speak in a split, one voice after the other."""
+        return [index for voice in voices for index in self.indices(voice=voice, split=split)]
 
 
 def _utterance(sample: Sample) -> Utterance:
@@ -116,7 +130,9 @@ def _utterance(sample: Sample) -> Utterance:
         voice=entry["voice"],
         seen_voice=entry["seen_voice"],
         text=entry["text"],
-        intent=entry.get("intent"),
+        language=entry.get("language", "en"),
+        saying=entry.get("saying"),
+        style=entry.get("style"),
         canonical=entry.get("canonical", False),
         phones=None if phones is None else tuple((str(n), float(e)) for n, e in phones),
         audio=sample.audio.astype(np.float32) / 32768.0,

@@ -67,11 +67,6 @@ class Dialogues:
         self._tokenizer = tokenizer
         self._prompt = Prompt(tokenizer)
         self._interleave = Interleave()
-        self._assistant = tokenizer.special("<|assistant|>")
-        self._observation = tokenizer.special("<|observation|>")
-        self._reply = [
-            self._assistant, *tokenizer.encode_plain("streaming_transcription\n")
-        ]  # fmt: skip
 
     def example(self, entry: Mapping[str, Any], codes: Sequence[int]) -> Example:
         """A whole dialogue; what the agent answers and calls is to be predicted.
@@ -124,12 +119,11 @@ class Dialogues:
             ids = self._interleave.arrange(text, self._tokenizer.speech_ids(speech))
             return ids, [SPEECH if self._tokenizer.is_speech(i) else TEXT for i in ids]
         if role == "call":
-            arguments = json.dumps(turn["arguments"], ensure_ascii=False)
-            called = self._tokenizer.encode_plain(f"{turn['name']}\n{arguments}")
-            ids = [self._assistant, *called, self._observation]
+            ids = self._prompt.call(turn["name"], turn["arguments"])
             return ids, [TEXT] * len(ids)
-        ids = [*self._tokenizer.encode_plain(f"\n{turn['text']}"), *self._reply]
-        return ids, [GIVEN] * len(ids)
+        ids = self._prompt.result(turn["text"])
+        # Its first id is also the end of the call.
+        return ids, [TEXT] + [GIVEN] * (len(ids) - 1)
 
 
 def following(role: str | None) -> tuple[str, ...]:

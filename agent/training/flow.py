@@ -12,7 +12,7 @@ one, and in part have the mel of their first blocks given.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from agent.training.loop import Average, Loop, parameter_count
 from agent.training.mel import HOP, SAMPLE_RATE, log_mel, to_decoder_rate
 from agent.training.on_disk import on_disk
 from agent.training.recipe import Section
-from agent.training.voices import AGENT_VOICE
+from agent.training.voices import AGENT_VOICES
 
 TOKEN_SAMPLES = 1280  # of 16 kHz audio
 
@@ -104,7 +104,7 @@ class StandIn:
     """Codes for a first stage: clusters of the mel over a token's first and second half."""
 
     def __init__(self, corpus: Corpus, codes: int, seed: int, rounds: int = 15) -> None:
-        train = corpus.indices(voice=AGENT_VOICE, split="train")
+        train = corpus.of_voices(AGENT_VOICES.values(), "train")
         vectors = torch.cat([self._describe(u.audio) for _, u in corpus.read(train)])
         generator = torch.Generator().manual_seed(seed)
         self.centres = vectors[torch.randperm(len(vectors), generator=generator)[:codes]].clone()
@@ -138,9 +138,9 @@ def load_takes(
     encode: Callable[[Audio], Tensor],
     flow: Flow,
     split: str,
-    voice: str = AGENT_VOICE,
+    voices: Sequence[str] = tuple(AGENT_VOICES.values()),
 ) -> list[Take]:
-    """The utterances of a voice in a split.
+    """The utterances of some voices in a split.
 
     Raises:
         ValueError: There is none.
@@ -149,7 +149,7 @@ def load_takes(
     answers: list[bool] = []
 
     def mels() -> Iterator[Tensor]:
-        for _, utterance in corpus.read(corpus.indices(voice=voice, split=split)):
+        for _, utterance in corpus.read(corpus.of_voices(voices, split)):
             tokens.append(encode(utterance.audio))
             answers.append(utterance.role == "agent")
             frames = flow.frames(len(tokens[-1]))
@@ -159,7 +159,7 @@ def load_takes(
 
     takes = [Take(*parts) for parts in zip(tokens, on_disk(mels()), answers, strict=True)]
     if not takes:
-        raise ValueError(f"no utterance of voice {voice!r} in split {split!r}")
+        raise ValueError(f"no utterance of {' or '.join(voices)} in split {split!r}")
     return takes
 
 

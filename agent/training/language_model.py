@@ -6,7 +6,6 @@ rest beside it, by a process of its own (``glm-voice train language-model --hear
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,12 +30,13 @@ from agent.training.examples import GIVEN, SPEECH, TEXT, Losses, weighted
 from agent.training.language_model_layout import (
     Settings,
     fresh_model,
+    liken_codes,
     nano_texts,
     write_layout,
     write_weights,
 )
+from agent.training.line import NEUTRAL, Line
 from agent.training.loop import Average, Loop, parameter_count
-from agent.training.phrasings import Line
 from agent.training.tuning import add_dropout
 
 
@@ -107,7 +107,7 @@ def losses(model: LanguageModel, scenes: Sequence[Scene], text_weight: float) ->
 
 
 @torch.no_grad()
-def judge(model: LanguageModel, scenes: Sequence[Scene]) -> dict[str, float]:
+def judge(model: LanguageModel, scenes: Sequence[Scene], name: str) -> dict[str, float]:
     """Share of questions whose answer would be word for word right, and whose speech as well.
 
     Every id is predicted from the right ones before it: if all are the most likely ones, the model
@@ -122,8 +122,8 @@ def judge(model: LanguageModel, scenes: Sequence[Scene]) -> dict[str, float]:
             for kind, answers in right.items():
                 answers.append(not bool(wrong[(owners == number) & (kinds == kind)].any()))
     return {
-        "exact_text": float(np.mean(right[TEXT])),
-        "exact_speech": float(np.mean(right[SPEECH])),
+        f"text_{name}": float(np.mean(right[TEXT])),
+        f"speech_{name}": float(np.mean(right[SPEECH])),
     }
 
 
@@ -133,7 +133,7 @@ class Recipe:
     Args:
         settings: The recipe.
         corpus: Rendered recordings.
-        line: What is said on the line.
+        lines: What is said on the line, one a language.
         tokenizer: The finished speech tokenizer.
         out: Directory of the training.
     """
@@ -142,36 +142,37 @@ class Recipe:
         self,
         settings: Settings,
         corpus: Corpus,
-        line: Line,
+        lines: Sequence[Line],
         tokenizer: SpeechTokenizer,
         out: Path,
     ):
-        self.settings, self.corpus, self.line, self.out = settings, corpus, line, out
+        self.settings, self.corpus, self.out = settings, corpus, out
+        self.lines = {line.language: line for line in lines}
         self._tokenizer = tokenizer
         out.mkdir(parents=True, exist_ok=True)
         self.layout = out / "layout"
         self.callers = [
             *corpus.indices(split="train", role="caller"),
-            *corpus.indices(split="train", role="cover"),
+            *corpus.indices(split="train", role="cover", style=None),
         ]
-        agent = corpus.indices(split="train", role="agent", canonical=True)
-        voice = corpus.voice(agent[0])
-        self.sentences = corpus.indices(split="train", role="cover", voice=voice)
-        self.held_out = corpus.indices(split="held_out", role="caller", seen_voice=True)
-        self.agent = agent
+        self.agent = corpus.indices(split="train", role="agent", canonical=True)
+        self.sentences = corpus.indices(split="train", role="cover", style=NEUTRAL)
 
     def prepare(self) -> None:
         """Write the layout and the codes that do not vary."""
         if not self.layout.is_dir():
             codes = self._tokenizer.codebook_size
-            write_layout(self.settings, nano_texts(self.line, self.corpus), codes, self.layout)
+            write_layout(
+                self.settings, nano_texts(self.lines.values(), self.corpus), codes, self.layout
+            )
         if not (path := self.out / "spoken.npz").is_file():
             spoken = self.corpus.read([*self.agent, *self.sentences])
             Takes.save(path, ((i, spoken_codes(u.audio, self._tokenizer)) for i, u in spoken))
         if not (path := self.out / "held_out.npz").is_file():
             rng = np.random.default_rng(self.settings.seed)
-            count = min(self.settings.judged, len(self.held_out))
-            indices = sorted(rng.choice(self.held_out, count, replace=False).tolist())
+            held_out = self.corpus.indices(split="held_out", role="caller", seen_voice=True)
+            count = min(self.settings.judged, len(held_out))
+            indices = sorted(rng.choice(held_out, count, replace=False).tolist())
             heard = self.corpus.read(indices)
             Takes.save(path, ((i, hear_plainly(u.audio, self._tokenizer)) for i, u in heard))
 
@@ -195,7 +196,9 @@ class Recipe:
             to: Directory of the checkpoint to write; None to write none.
         """
         settings = self.settings
-        model = fresh_model(self.layout, settings.seed).to(settings.device)
+        model = fresh_model(self.layout, settings.seed)
+        liken_codes(model, self._tokenizer.encoder.codebook.weight.detach(), settings.seed)
+        model.to(settings.device)
         add_dropout(model, settings.dropout)
         average = Average(model, settings.average)
         optimizer = torch.optim.AdamW(
@@ -210,13 +213,11 @@ class Recipe:
             self.out, settings.steps, settings.learning_rate, parts, settings.seed, settings.warmup
         )
         conversations = self._conversations(model.text_tokenizer, Takes(self.out / "spoken.npz"))
-        judged = Takes(self.out / "held_out.npz")
-        held_out = [(judged[i], self.corpus.intent(i) or "") for i in judged.indices]
-        scenes = [conversations.judged(held_out[i : i + 24]) for i in range(0, len(held_out), 24)]
+        scenes = self._judged(conversations, Takes(self.out / "held_out.npz"))
         print(f"{parameter_count([model]):,} parameters", flush=True)
         averaged = fresh_model(self.layout, settings.seed).to(settings.device)
         takes = self.takes()
-        best, sums = self._best(), torch.zeros(2)
+        sums = torch.zeros(2)
         model.train()
         while loop.step < loop.steps:
             batch = conversations.draw(takes, loop.begin().numpy)
@@ -232,30 +233,37 @@ class Recipe:
                 figures = {"text": mean[0], "speech": mean[1], "takes": float(len(takes))}
                 if loop.step % settings.judge_every == 0 or loop.step == loop.steps:
                     average.copy_to(averaged)
-                    figures |= judge(averaged, scenes)
-                    if figures["exact_text"] >= best:
-                        best = figures["exact_text"]
-                        write_weights(average.values, model.config, self.layout, self.out / "best")
+                    for name, judged in scenes.items():
+                        figures |= judge(averaged, judged, name)
                     takes = self.takes()
                 loop.report(**figures)
                 sums.zero_()
         loop.save()
         if to:
-            to.mkdir(parents=True, exist_ok=True)
-            for path in (self.out / "best").iterdir():
-                (to / path.name).write_bytes(path.read_bytes())
+            write_weights(average.values, model.config, self.layout, to)
 
-    def _best(self) -> float:
-        """The best share of right answers that the log tells of: none is overwritten by a worse."""
-        log = self.out / "log.jsonl"
-        lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
-        return max((json.loads(line).get("exact_text", 0.0) for line in lines), default=0.0)
+    def _judged(self, conversations: Conversations, heard: Takes) -> dict[str, list[Scene]]:
+        """Held-out questions by language, and those that need a tool."""
+        scenes: dict[str, list[Scene]] = {}
+        for language, line in self.lines.items():
+            asked = [
+                (heard[index], intent)
+                for index in heard.indices
+                if self.corpus.field(index, "language") == language
+                # What is said at several points of a call is judged at one of them.
+                for intent in line.asked_by(self.corpus.field(index, "saying") or "")[:1]
+            ]
+            scenes[language] = conversations.judged(asked, language, tools=False)
+            with_tools = [(codes, intent) for codes, intent in asked if intent.tool]
+            if with_tools:
+                scenes[f"tools_{language}"] = conversations.judged(with_tools, language, tools=True)
+        return scenes
 
     def _conversations(self, tokenizer: TextTokenizer, spoken: Takes) -> Conversations:
         # What was corrupt when the callers were heard, or the agent, is in no take.
         heard = self.takes()[0]
         return Conversations(
-            self.line,
+            self.lines,
             self.corpus,
             spoken,
             tokenizer,

@@ -20,9 +20,12 @@ from agent.speech.text_tokenizer import TextTokenizer
 from agent.training import byte_pairs
 from agent.training.conversations import Mixture
 from agent.training.data import Corpus
-from agent.training.phrasings import Line
+from agent.training.dialogues import system_prompt
+from agent.training.line import Line
 from agent.training.recipe import Section
 
+# Of the speech ids' first vectors; twice that of others, lest training soon forgets them.
+_CODE_DEVIATION = 0.04
 _SYSTEMS = (SPEECH_SYSTEM, TEXT_SYSTEM, TRANSCRIBE_SYSTEM)
 
 
@@ -48,7 +51,7 @@ class Settings(Sizes):
 
     section = "language_model"
 
-    line: Path
+    lines: list[Path]
     takes: int
     first_takes: int
     mixture: Mixture
@@ -67,13 +70,22 @@ class Settings(Sizes):
     seed: int
 
 
-def nano_texts(line: Line, corpus: Corpus) -> list[str]:
+def nano_texts(lines: Iterable[Line], corpus: Corpus) -> list[str]:
     """What the nano's text pieces are learnt from, the words of every prompt often enough."""
     texts = [corpus.text(index) for index in corpus.indices(split="train")]
     # The prompts are in every conversation: their words should be short.
     texts += [*_SYSTEMS, "Say this: ", "streaming_transcription\n"] * 2000
-    texts += [f"\n{intent.instruction}" for intent in line.intents if intent.instruction] * 2000
-    return texts + [intent.answer for intent in line.intents] * 200
+    for line in lines:
+        texts += line.texts() * 200
+        texts += [text for asked in line.styles.values() for text in asked] * 200
+        texts += [f"\n{i.instruction}" for i in line.intents.values() if i.instruction] * 2000
+        if line.tools:
+            texts += [system_prompt(True, None, line.tools)] * 500
+        for intent in line.intents.values():
+            if tool := intent.tool:
+                called = f"{tool.name}\n{json.dumps(tool.arguments, ensure_ascii=False)}"
+                texts += [called, *(f"\n{result}" for result, _ in tool.results)] * 100
+    return texts
 
 
 def write_layout(settings: Sizes, texts: Iterable[str], codes: int, out: Path) -> None:
@@ -153,6 +165,25 @@ def fresh_model(layout: Path, seed: int) -> LanguageModel:
             deviation /= math.sqrt(2 * config.num_layers)
         nn.init.normal_(parameter, std=deviation, generator=generator)
     return model
+
+
+@torch.no_grad()
+def liken_codes(model: LanguageModel, codebook: Tensor, seed: int) -> None:
+    """Start the model's speech ids as its tokenizer knows them: alike where their codes are.
+
+    Args:
+        model: Fresh.
+        codebook: The tokenizer's vectors, float32 [codes, width].
+        seed: Of the random projection to the model's width, which keeps distances about the same.
+    """
+    parameters = dict(model.named_parameters())
+    ids = model.text_tokenizer.speech_ids(range(len(codebook)))
+    generator = torch.Generator().manual_seed(seed)
+    for name in ("embedding.word_embeddings", "output_layer"):
+        table = parameters[f"transformer.{name}.weight"]
+        projection = torch.randn(codebook.shape[1], table.shape[1], generator=generator)
+        vectors = (codebook - codebook.mean(0)) @ projection
+        table[ids] = _CODE_DEVIATION * vectors / vectors.std()
 
 
 _LAYOUT = ("config.json", "generation_config.json", "tokenizer.model", "tokenizer_config.json")

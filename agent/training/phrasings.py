@@ -1,7 +1,6 @@
-"""What is said on the nano checkpoint's line: intents, answers and the ways callers put them.
+"""Ways to put something: short templates, expanded into sentences.
 
-A corpus file (``agent/nano/corpus.yaml``) writes phrasings as short templates; this module expands
-them into sentences, the same ones for the same seed.
+``{a|b|}`` in a template stands for any one of its choices, also nothing.
 """
 
 from __future__ import annotations
@@ -9,46 +8,12 @@ from __future__ import annotations
 import itertools
 import random
 import re
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-from agent.evaluation.text import words
-from agent.training.recipe import read_mapping
+from agent.evaluation.text import Language, units
 
 _CHOICE = re.compile(r"\{([^{}]*)\}")
-_FIELDS = {"name", "answer", "instruction", "train", "held_out", "fill", "phrasings", "renderings"}
-DEFAULT_PHRASINGS = 80
-DEFAULT_RENDERINGS = 4
-
-
-@dataclass(frozen=True)
-class Intent:
-    """One thing a caller may want.
-
-    Attributes:
-        name: Its name in tables and indexes.
-        answer: The one answer the agent gives.
-        instruction: Typed instruction that stands in for a caller, or None.
-        train: Sentences of callers to train on; empty for an intent with only an instruction.
-        held_out: Sentences never trained on.
-        renderings: In how many voices each training sentence is spoken.
-    """
-
-    name: str
-    answer: str
-    instruction: str | None
-    train: tuple[str, ...]
-    held_out: tuple[str, ...]
-    renderings: int
-
-
-@dataclass(frozen=True)
-class Line:
-    """Everything that is said on one phone line."""
-
-    name: str
-    intents: tuple[Intent, ...]
+_STOPS: dict[Language, tuple[str, str]] = {"en": (".", "?"), "zh": ("。", "？")}
 
 
 def expand(template: str) -> list[str]:
@@ -67,104 +32,78 @@ def expand(template: str) -> list[str]:
     return [" ".join("".join(pick).split()) for pick in itertools.product(*choices)]
 
 
-def as_sentence(text: str) -> str:
-    """Return the text with a capital at its start and a full stop, unless it ends in ``?``."""
+def as_sentence(text: str, language: Language = "en") -> str:
+    """Return the text with a capital at its start and a full stop, unless it is a question."""
+    stop, mark = _STOPS[language]
     text = re.sub(r"\s+([,.?])", r"\1", text.strip())
     text = text[0].upper() + text[1:]
-    return text if text[-1] in ".?" else text + "."
+    return text if text.endswith((stop, mark, "?", "!")) else text + stop
 
 
-def _selection(
-    templates: list[str], excluded: list[str], limit: int, rng: random.Random
+def politely(
+    text: str,
+    language: Language,
+    openers: Sequence[str],
+    closers: Sequence[str],
+    shares: tuple[float, float],
+    rng: random.Random,
+) -> str:
+    """Put an opener before and a closer after some of the sentences.
+
+    Args:
+        text: The sentence.
+        language: Decides what parts the words are joined by.
+        openers: Said before, with their comma.
+        closers: Said after.
+        shares: How often there is an opener, and a closer.
+        rng: Draws them.
+    """
+    mark = _STOPS[language][1]
+    blank, comma = (" ", ", ") if language == "en" else ("", "，")
+    end = mark if text.endswith(mark) else ""
+    text = text.removesuffix(mark)
+    if openers and rng.random() < shares[0]:
+        text = f"{rng.choice(openers)}{blank}{text}"
+    if closers and rng.random() < shares[1]:
+        text = f"{text}{comma}{rng.choice(closers)}"
+    return text + end
+
+
+def select(
+    templates: Sequence[str],
+    excluded: Sequence[str],
+    limit: int,
+    language: Language,
+    rng: random.Random,
 ) -> list[str]:
-    """Choose about ``limit`` sentences, every template and every word first."""
-    taboo = {tuple(words(text)) for text in excluded}
+    """Choose about ``limit`` sentences of some templates, every template and every word first.
+
+    Args:
+        templates: What sentences are made of.
+        excluded: Sentences never to choose.
+        limit: About how many.
+        language: What a word is; see `agent.evaluation.text.units`.
+        rng: Draws them.
+    """
+    taboo = {tuple(units(text, language)) for text in excluded}
     groups = [
-        [text for text in expand(template) if tuple(words(text)) not in taboo]
+        [text for text in expand(template) if tuple(units(text, language)) not in taboo]
         for template in templates
     ]
     groups = [group for group in groups if group]
     for group in groups:
         rng.shuffle(group)
     chosen: dict[str, None] = dict.fromkeys(group[0] for group in groups)
-    known = {word for text in chosen for word in words(text)}
+    known = {word for text in chosen for word in units(text, language)}
     rest = [text for group in groups for text in group[1:]]
     rng.shuffle(rest)
     for text in rest:
-        if not known.issuperset(words(text)):
+        if not known.issuperset(units(text, language)):
             chosen[text] = None
-            known.update(words(text))
+            known.update(units(text, language))
     # Each template in turn, so that one with many choices does not drown the others.
     for texts in itertools.zip_longest(*(group[1:] for group in groups)):
         for text in texts:
             if text is not None and len(chosen) < limit:
                 chosen[text] = None
     return list(chosen)
-
-
-def _lines(block: object, where: str, fill: dict[str, str]) -> list[str]:
-    if block is None:
-        return []
-    if not isinstance(block, str):
-        raise ValueError(f"{where} must be text with one phrasing a line")
-    for key, value in fill.items():
-        block = block.replace(key, value)
-    return [line.strip() for line in block.splitlines() if line.strip()]
-
-
-def _politely(text: str, document: dict[str, Any], rng: random.Random) -> str:
-    """Put an opener before and a closer after some of the sentences."""
-    end = "?" if text.endswith("?") else ""
-    text = text.removesuffix("?")
-    if rng.random() < float(document.get("opener_share", 0.0)):
-        text = f"{rng.choice(document['openers'])} {text}"
-    if rng.random() < float(document.get("closer_share", 0.0)):
-        text = f"{text}, {rng.choice(document['closers'])}"
-    return text + end
-
-
-def read_line(path: str | Path, seed: int = 0) -> Line:
-    """Read a corpus file.
-
-    Args:
-        path: The YAML file.
-        seed: Decides which sentences of the templates are taken.
-
-    Raises:
-        ValueError: A field is missing, unknown or of the wrong kind; the message names it.
-    """
-    document = read_mapping(Path(path))
-    if not isinstance(document.get("intents"), list):
-        raise ValueError(f"{path}: expected a mapping with a list 'intents'")
-    intents: list[Intent] = []
-    for entry in document["intents"]:
-        where = f"{path}: intent {entry.get('name')!r}"
-        if unknown := set(entry) - _FIELDS:
-            raise ValueError(f"{where}: unknown field {sorted(unknown)[0]!r}")
-        if not isinstance(entry.get("name"), str) or not isinstance(entry.get("answer"), str):
-            raise ValueError(f"{where}: 'name' and 'answer' must be text")
-        rng = random.Random(f"{seed} {entry['name']}")
-        fill = entry.get("fill", {})
-        templates = _lines(entry.get("train"), f"{where}: 'train'", fill)
-        held_out = _lines(entry.get("held_out"), f"{where}: 'held_out'", fill)
-        limit = int(entry.get("phrasings", DEFAULT_PHRASINGS))
-        train = [_politely(t, document, rng) for t in _selection(templates, held_out, limit, rng)]
-        unique = tuple(dict.fromkeys(as_sentence(text) for text in train))
-        intents.append(
-            Intent(
-                name=entry["name"],
-                answer=entry["answer"],
-                instruction=entry.get("instruction"),
-                train=unique,
-                held_out=tuple(held_out),
-                renderings=int(entry.get("renderings", DEFAULT_RENDERINGS)),
-            )
-        )
-    return Line(name=str(document.get("name", "")), intents=tuple(intents))
-
-
-def unheard_words(line: Line) -> set[str]:
-    """Return words of held-out sentences that no training sentence contains."""
-    trained = {w for intent in line.intents for text in intent.train for w in words(text)}
-    held_out = {w for intent in line.intents for text in intent.held_out for w in words(text)}
-    return held_out - trained

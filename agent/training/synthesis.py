@@ -10,22 +10,24 @@ from __future__ import annotations
 import random
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from agent.evaluation.text import words
-from agent.training.phrasings import Line, read_line, unheard_words
+from agent.evaluation.text import Language, words
+from agent.training.line import NEUTRAL, Line, read_line, unheard_words
 from agent.training.recipe import Section
 from agent.training.sentences import SentenceGenerator
 from agent.training.shards import SAMPLE_RATE, SHARD_SECONDS, ShardWriter
 from agent.training.voices import (
-    AGENT_VOICE,
+    AGENT_VOICES,
     CALLERS,
+    STYLES,
     Manner,
     Phones,
     Voice,
@@ -34,10 +36,12 @@ from agent.training.voices import (
     flite,
     level,
     require_synthesisers,
+    shifted,
     trim,
 )
 
-ANSWER_STRETCHES = (1.0, 0.93, 1.07, 1.15)  # the first is canonical
+ANSWER_STRETCHES = (0.93, 1.07)
+"""Paces beside those of the styles at which answers are spoken, for variety."""
 _CHUNK = 48
 
 
@@ -45,10 +49,11 @@ class Settings(Section):
     """What is rendered; the section "corpus" of a settings file.
 
     Attributes:
-        line: YAML file of what is said on the line.
+        lines: YAML files of what is said on the line, one a language.
         words: YAML file of word lists, for sentences of random words.
         cover: Such sentences in the agent's voice.
         cover_others: The same in callers' voices.
+        agent_says: Sentences of callers that the agent's voice says as well, of each language.
         processes: How many synthesisers run at once.
         shard_seconds: Most audio in a shard.
         seed: Of everything that is drawn.
@@ -56,10 +61,11 @@ class Settings(Section):
 
     section = "corpus"
 
-    line: Path
+    lines: list[Path]
     words: Path
     cover: int
     cover_others: int
+    agent_says: int
     processes: int = 2
     shard_seconds: float = SHARD_SECONDS
     seed: int
@@ -67,103 +73,144 @@ class Settings(Section):
 
 @dataclass(frozen=True)
 class Order:
-    """One utterance to be rendered."""
+    """One utterance to be rendered.
+
+    Attributes:
+        id: Its name.
+        role: "agent", "caller" or "cover".
+        voice: Who says it.
+        text: What is said.
+        language: In which language.
+        manner: How.
+        split: "train" or "held_out".
+        seen_voice: Whether training may hear the voice.
+        saying: What it says on the line, if anything.
+        style: How the agent says it.
+        canonical: Whether this is how the agent says it.
+    """
 
     id: str
-    split: str
     role: str
     voice: str
-    seen: bool
     text: str
-    intent: str | None
-    canonical: bool
+    language: Language
     manner: Manner
+    split: str = "train"
+    seen_voice: bool = True
+    saying: str | None = None
+    style: str | None = None
+    canonical: bool = False
+
+    def entry(self) -> dict[str, Any]:
+        """Its line in the index."""
+        return {
+            item.name: getattr(self, item.name) for item in fields(self) if item.name != "manner"
+        }
 
 
 def _manner(rng: random.Random, low: float, high: float) -> Manner:
     return Manner(stretch=rng.uniform(low, high), pitch=rng.randint(35, 65))
 
 
-def _draw(voices: list[Voice], count: int, rng: random.Random) -> list[Voice]:
+def _draw(voices: Sequence[Voice], count: int, rng: random.Random) -> list[Voice]:
     """Draw different voices by weight (Efraimidis and Spirakis' keys, u ** (1 / weight))."""
     return sorted(voices, key=lambda v: rng.random() ** (1 / v.weight), reverse=True)[:count]
 
 
-def agent_orders(line: Line, cover: list[str], seed: int) -> Iterator[Order]:
-    """What the agent says: each answer at a few paces, then sentences that cover English."""
-    for intent in line.intents:
-        for index, stretch in enumerate(ANSWER_STRETCHES):
-            name, canonical = f"agent-{intent.name}-{index}", index == 0
-            manner = Manner(stretch)
+def agent_orders(line: Line, cover: Sequence[str], seed: int) -> Iterator[Order]:
+    """What the agent says: each text in each style, at a few paces, then sentences for its sounds.
+
+    Styles are those of the line's instructions; they are how a voice of flite is set.
+    """
+    language, voice = line.language, AGENT_VOICES[line.language]
+    styles = [NEUTRAL, *line.styles]
+    for number, text in enumerate(line.texts()):
+        for style in styles:
             yield Order(
-                name, "train", "agent", AGENT_VOICE, True, intent.answer, intent.name, canonical,
-                manner,
+                f"agent-{language}-{number:03d}-{style}", "agent", voice, text, language,
+                STYLES[style], style=style, canonical=True,
             )  # fmt: skip
-    rng = random.Random(f"{seed} cover")
+        for take, stretch in enumerate(ANSWER_STRETCHES):
+            yield Order(
+                f"agent-{language}-{number:03d}-{take}", "agent", voice, text, language,
+                Manner(stretch), style=NEUTRAL,
+            )  # fmt: skip
+    rng = random.Random(f"{seed} cover {language}")
     for index, text in enumerate(cover):
-        manner = Manner(1.0 if index % 2 else rng.uniform(0.9, 1.15))
         # One in thirty is kept to measure the voice on sentences it was not trained on.
         split = "held_out" if index % 30 == 29 else "train"
-        yield Order(
-            f"cover-{index:04d}", split, "cover", AGENT_VOICE, True, text, None, False, manner
-        )
+        style = styles[index // 2 % len(styles)] if index % 2 else NEUTRAL
+        manner = Manner(rng.uniform(0.9, 1.15)) if style == NEUTRAL else STYLES[style]
+        name = f"cover-{language}-{index:04d}"
+        yield Order(name, "cover", voice, text, language, manner, split, style=style)
 
 
-def caller_orders(line: Line, cover: list[str], seed: int) -> list[Order]:
+def caller_orders(line: Line, cover: Sequence[str], seed: int) -> list[Order]:
     """What callers say, shuffled, so that any beginning of it is a fair sample of the whole."""
-    rng = random.Random(f"{seed} callers")
-    seen = [voice for voice in CALLERS if voice.seen]
-    unseen = [voice for voice in CALLERS if not voice.seen]
+    language = line.language
+    rng = random.Random(f"{seed} callers {language}")
+    voices = CALLERS[language]
+    seen = [voice for voice in voices if voice.seen]
+    unseen = [voice for voice in voices if not voice.seen]
     # The four most natural voices speak every held-out sentence, and one other.
     natural = sorted(seen, key=lambda voice: -voice.weight)[:4]
     others = [voice for voice in seen if voice not in natural]
     orders = []
-    for intent in line.intents:
-        spoken = [("train", text, _draw(seen, intent.renderings, rng)) for text in intent.train]
+    for saying in line.sayings.values():
+        spoken = [("train", text, _draw(seen, saying.renderings, rng)) for text in saying.train]
         spoken += [
-            ("held_out", text, [*natural, rng.choice(others), *unseen]) for text in intent.held_out
+            ("held_out", text, [*natural, rng.choice(others), *unseen]) for text in saying.held_out
         ]
         for number, (split, text, speakers) in enumerate(spoken):
             for take, voice in enumerate(speakers):
-                name = f"caller-{intent.name}-{number:03d}-{take}"
-                manner = _manner(rng, 0.85, 1.2)
                 orders.append(
                     Order(
-                        name, split, "caller", voice.name, voice.seen, text, intent.name, False,
-                        manner,
+                        f"caller-{language}-{saying.name}-{number:03d}-{take}", "caller",
+                        voice.name, text, language, _manner(rng, 0.85, 1.2), split, voice.seen,
+                        saying.name,
                     )
                 )  # fmt: skip
     for index, text in enumerate(cover):
         voice, manner = _draw(seen, 1, rng)[0], _manner(rng, 0.85, 1.2)
-        name = f"cover-other-{index:04d}"
-        orders.append(Order(name, "train", "cover", voice.name, True, text, None, False, manner))
+        name = f"cover-other-{language}-{index:04d}"
+        orders.append(Order(name, "cover", voice.name, text, language, manner))
     rng.shuffle(orders)
     return orders
 
 
 def render(orders: list[Order]) -> list[tuple[npt.NDArray[np.int16], Phones | None]]:
     """Speak some orders; returns int16 [n] at 16 kHz and the phones where known, for each."""
-    spoken: list[tuple[npt.NDArray[np.float32], Phones | None]] = []
+    rendered = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        engines = [order.voice.split(":", 1) for order in orders]
-        by_festival = [i for i, (engine, _) in enumerate(engines) if engine == "festival"]
-        requests = [(engines[i][1], orders[i].text, orders[i].manner) for i in by_festival]
+        speakers = [_speaker(order) for order in orders]
+        by_festival = [i for i, speaker in enumerate(speakers) if speaker[0] == "festival"]
+        requests = [(speakers[i][1], orders[i].text, speakers[i][2]) for i in by_festival]
         from_festival = dict(
             zip(by_festival, festival(requests, folder) if requests else [], strict=True)
         )
-        for index, (order, (engine, voice)) in enumerate(zip(orders, engines, strict=True)):
+        for index, (order, speaker) in enumerate(zip(orders, speakers, strict=True)):
+            engine, voice, manner, shift = speaker
+            phones = None
             if engine == "festival":
-                spoken.append((from_festival[index], None))
+                audio = from_festival[index]
             elif engine == "flite":
-                spoken.append(flite(voice, order.text, order.manner, folder))
+                audio, phones = flite(voice, order.text, manner, folder)
             else:
-                spoken.append((espeak(voice, order.text, order.manner, folder), None))
-    rendered = []
-    for audio, phones in spoken:
-        audio, phones = trim(audio, phones)
-        rendered.append((np.round(level(audio) * 32767).astype("<i2"), phones))
+                audio = espeak(voice, order.text, manner, folder)
+            if shift != 1.0:
+                audio, phones = shifted(audio, phones, shift)
+            audio, phones = trim(audio, phones)
+            rendered.append((np.round(level(audio) * 32767).astype("<i2"), phones))
     return rendered
+
+
+def _speaker(order: Order) -> tuple[str, str, Manner, float]:
+    """Engine, its voice, how it is asked to speak, and how far it is shifted."""
+    engine, voice = order.voice.split(":", 1)
+    voice, _, shift = voice.partition("@")
+    factor = float(shift or 1.0)
+    return engine, voice, replace(order.manner, stretch=order.manner.stretch * factor), factor
 
 
 def write(
@@ -185,18 +232,7 @@ def write(
             zip(chunks, pool.map(render, chunks), strict=True), 1
         ):
             for order, (samples, phones) in zip(chunk, rendered, strict=True):
-                entry = {
-                    "id": order.id,
-                    "split": order.split,
-                    "role": order.role,
-                    "voice": order.voice,
-                    "seen_voice": order.seen,
-                    "text": order.text,
-                    "intent": order.intent,
-                    "canonical": order.canonical,
-                    "phones": phones,
-                }
-                writer.add(entry, samples)
+                writer.add(order.entry() | {"phones": phones}, samples)
                 seconds += len(samples) / SAMPLE_RATE
             left = (time.monotonic() - began) / number * (len(chunks) - number)
             print(
@@ -214,20 +250,34 @@ def run(settings: Settings, out: Path) -> None:
         ValueError: Held-out words that training would never hear.
         RuntimeError: A synthesiser is not installed.
     """
-    line = read_line(settings.line, settings.seed)
-    if unheard := unheard_words(line):
-        raise ValueError(
-            f"{settings.line}: held-out words that training never hears: "
-            f"{', '.join(sorted(unheard))}"
-        )
+    lines = [read_line(path, settings.seed) for path in settings.lines]
+    for path, line in zip(settings.lines, lines, strict=True):
+        if unheard := unheard_words(line):
+            raise ValueError(
+                f"{path}: held-out words that training never hears: {', '.join(sorted(unheard))}"
+            )
     require_synthesisers()
-    vocabulary = {word for intent in line.intents for word in words(intent.answer)}
-    vocabulary.update(word for intent in line.intents for t in intent.train for word in words(t))
+    agents: list[Order] = []
+    callers: list[Order] = []
+    for line in lines:
+        said = [text for saying in line.sayings.values() for text in saying.train]
+        rng = random.Random(f"{settings.seed} agent says {line.language}")
+        also = rng.sample(said, min(settings.agent_says, len(said)))
+        covers, others = _covers(settings, line) if line.language == "en" else ([], [])
+        agents += agent_orders(line, [*covers, *also], settings.seed)
+        callers += caller_orders(line, others, settings.seed)
+    random.Random(f"{settings.seed} order").shuffle(callers)
+    orders = agents + callers
+    write(orders, out, settings.processes, settings.shard_seconds)
+    print(f"{len(orders)} utterances in {out}")
+
+
+def _covers(settings: Settings, line: Line) -> tuple[list[str], list[str]]:
+    """Sentences of random words, for the agent's voice and for callers'."""
+    said = [*line.texts(), *(text for saying in line.sayings.values() for text in saying.train)]
+    vocabulary = {word for text in said for word in words(text)}
     generator = SentenceGenerator.from_file(
         settings.words, more=(word for word in vocabulary if len(word) > 1), seed=settings.seed
     )
     cover = [generator.sentence() for _ in range(settings.cover + settings.cover_others)]
-    orders = list(agent_orders(line, cover[: settings.cover], settings.seed))
-    orders += caller_orders(line, cover[settings.cover :], settings.seed)
-    write(orders, out, settings.processes, settings.shard_seconds)
-    print(f"{len(orders)} utterances in {out}")
+    return cover[: settings.cover], cover[settings.cover :]

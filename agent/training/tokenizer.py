@@ -1,4 +1,4 @@
-"""Trains a speech tokenizer from nothing and exports it in the published layout.
+"""Trains a speech tokenizer, from nothing or from Whisper, and exports it in the published layout.
 
 The encoder of `agent.speech.tokenizer_encoder` learns speech recognition through its quantiser, as
 the published tokenizer did: codes -> up-sampling by 4 -> transformer layers -> CTC over characters
@@ -37,31 +37,48 @@ from agent.training.tokenizer_parts import (
     Settings,
     start_from,
 )
-from agent.training.voices import AGENT_VOICE
+from agent.training.voices import AGENT_VOICES
+from agent.training.whisper import start_from_whisper
 
 LOG_EVERY, JUDGE_EVERY = 50, 1000
 
 
 class Trainer:
-    """One run: the modules, what is optimised, and where it has got to."""
+    """One run: the modules, what is optimised, and where it has got to.
 
-    def __init__(self, settings: Settings, corpus: Corpus, out: Path):
+    Args:
+        settings: The recipe.
+        corpus: What is heard.
+        out: Directory of the run.
+        start: A Whisper checkpoint to begin with; None begins from nothing.
+
+    Raises:
+        CheckpointError: ``start`` is missing, damaged or of other sizes.
+    """
+
+    def __init__(self, settings: Settings, corpus: Corpus, out: Path, start: Path | None = None):
         torch.manual_seed(settings.seed)
         self.settings = settings
         self.loader = Loader(corpus, settings.batch_seconds)
         self.train_indices = corpus.indices(split="train")
         self.judged = {
-            "seen": corpus.indices(split="held_out", seen_voice=True, role="caller"),
-            "unseen": corpus.indices(split="held_out", seen_voice=False),
-            "agent": corpus.indices(split="held_out", voice=AGENT_VOICE),
+            "seen": corpus.indices(split="held_out", seen_voice=True, role="caller", language="en"),
+            "unseen": corpus.indices(split="held_out", seen_voice=False, language="en"),
+            "mandarin": corpus.indices(split="held_out", role="caller", language="zh"),
+            "agent": corpus.indices(split="held_out", voice=AGENT_VOICES["en"]),
         }
         self.judged = {
             name: found[:: max(1, len(found) // 150)] for name, found in self.judged.items()
         }
         self.log_mel = LogMel(settings.n_mels, device=settings.device)
         self.encoder = WhisperVQEncoder(settings.encoder())
-        self.reader = Reader(settings, max(1, len(self.loader.phone_names)))
-        start_from(self.encoder, self.reader)
+        self.reader = Reader(
+            settings, max(1, len(self.loader.phone_names)), max(1, len(self.loader.styles))
+        )
+        if start is None:
+            start_from(self.encoder, self.reader)
+        else:
+            start_from_whisper(start, settings, self.encoder, self.reader)
         self.encoder.to(settings.device)
         self.reader.to(settings.device)
         self.quantiser = Quantiser(self.encoder, settings)
@@ -108,8 +125,11 @@ class Trainer:
 
     def forward(
         self, mel: Tensor, valid: Tensor, offset: int, train: bool
-    ) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-        """Logits of characters and phones, early and through the codes, and the commitment loss."""
+    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor, Tensor], Tensor]:
+        """Logits of characters and phones, the same through the codes, and the commitment loss.
+
+        Through the codes there are also logits of styles.
+        """
         kind, enabled = mel.device.type, self.settings.bfloat16 and train
         with torch.autocast(kind, torch.bfloat16, enabled=enabled):
             frames = self.encoder.frames(mel, valid, offset)
@@ -131,36 +151,34 @@ class Trainer:
         positions = self.encoder.embed_positions.weight[offset : offset + valid.shape[1]]
         with torch.autocast(kind, torch.bfloat16, enabled=enabled):
             late = self.reader(codes, positions[None], valid)
-        return [early, late], commitment
+        return early, late, commitment
 
     def optimise(self, batch: Batch, rng: np.random.Generator) -> dict[str, float]:
         """One step; returns the losses."""
         mel, valid = self.features(batch, rng)
         # Any position may be the first: turns are longer than the sentences of the corpus.
         offset = 0
-        if 3 * self.step > self.settings.steps and rng.random() < 0.5:
+        if self.step > self.settings.shifted * self.settings.steps and rng.random() < 0.8:
             offset = POOL * int(rng.integers(0, (POSITIONS - valid.shape[1]) // POOL + 1))
-        heads, commitment = self.forward(mel, valid, offset, train=True)
+        early, late, commitment = self.forward(mel, valid, offset, train=True)
         losses: list[tuple[Tensor, Tensor]] = []
-        for characters, phones in heads:
+        for characters, phones in (early, late[:2]):
             ctc = functional.ctc_loss(
                 characters.float().log_softmax(-1).transpose(0, 1), batch.texts, valid.sum(1),
                 batch.lengths, zero_infinity=True,
             )  # fmt: skip
-            phone = functional.cross_entropy(
-                phones.float().flatten(0, 1), batch.phones.flatten(), ignore_index=IGNORED,
-                reduction="sum",
-            ) / max(1, int((batch.phones != IGNORED).sum()))  # fmt: skip
-            losses.append((ctc, phone))
+            losses.append((ctc, _known(phones, batch.phones)))
         (early_ctc, early_phone), (ctc, phone) = losses
-        loss = ctc + phone + self.settings.commitment * commitment
+        style = _known(late[2], torch.where(valid, batch.styles[:, None], IGNORED))
+        loss = ctc + phone + self.settings.commitment * commitment + self.settings.style * style
         loss = loss + self.settings.early * (early_ctc + early_phone)
         self.loop.advance(self.optimizer, loss, self.settings.clip)
         if self.step == self.switch:
             self.quantiser.start()
         return {
             "ctc": ctc.item(), "phone": phone.item(), "early_ctc": early_ctc.item(),
-            "early_phone": early_phone.item(), "commitment": commitment.item(),
+            "early_phone": early_phone.item(), "style": style.item(),
+            "commitment": commitment.item(),
         }  # fmt: skip
 
     @torch.inference_mode()
@@ -178,7 +196,7 @@ class Trainer:
                 mel, valid = self.features(batch, None)
                 if self.step >= self.switch:
                     used.append(self.encoder.quantise(self.encoder(mel, valid))[valid[:, ::POOL]])
-                best = self.forward(mel, valid, 0, train=False)[0][1][0].argmax(-1)
+                best = self.forward(mel, valid, 0, train=False)[1][0].argmax(-1)
                 texts = torch.split(batch.texts, batch.lengths.tolist())
                 for row, real, text in zip(best, valid, texts, strict=True):
                     path = torch.unique_consecutive(row[real])
@@ -231,6 +249,14 @@ class Trainer:
         self.loop.save()
         if to:
             export(self.encoder, self.quantiser, to)
+
+
+def _known(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy over the frames whose label is known; 0 where none is."""
+    total = functional.cross_entropy(
+        logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+    return total / max(1, int((labels != IGNORED).sum()))
 
 
 def export(encoder: WhisperVQEncoder, quantiser: Quantiser, out: Path) -> None:

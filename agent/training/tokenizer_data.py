@@ -10,12 +10,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from agent.evaluation.text import Language
 from agent.sound import Audio, phone_band
 from agent.training.augment import vary
 from agent.training.data import Corpus
 from agent.training.shards import SAMPLE_RATE, shuffled
+from agent.training.voices import pinyin
 
-CHARACTERS = " 'abcdefghijklmnopqrstuvwxyz"  # CTC's blank is 0, these follow
+CHARACTERS = " 'abcdefghijklmnopqrstuvwxyz12345"  # CTC's blank is 0, these follow
 TOKEN_SAMPLES = 1280
 FRAME_SAMPLES = 320
 IGNORED = -100  # a frame whose phone is not known
@@ -31,6 +33,7 @@ class Batch:
         texts: int64, all characters one after another.
         lengths: int64 [batch], characters of each.
         phones: int64 [batch, n / 320], or IGNORED.
+        styles: int64 [batch], how the agent's voice speaks, or IGNORED.
     """
 
     audio: Tensor
@@ -38,6 +41,7 @@ class Batch:
     texts: Tensor
     lengths: Tensor
     phones: Tensor
+    styles: Tensor
 
     def to(self, device: str) -> Batch:
         """The same on another device."""
@@ -45,8 +49,10 @@ class Batch:
         return Batch(*moved)
 
 
-def spell(text: str) -> list[int]:
-    """CTC's targets of a text: letters, apostrophes and spaces, from 1."""
+def spell(text: str, language: Language = "en") -> list[int]:
+    """CTC's targets of a text, from 1: letters and spaces; of Mandarin pinyin with its tones."""
+    if language == "zh":
+        text = pinyin(text).replace(" ", "")
     plain = "".join(c if c in CHARACTERS else " " for c in text.lower())
     return [CHARACTERS.index(c) + 1 for c in " ".join(plain.split())]
 
@@ -58,6 +64,7 @@ class Loader:
         self.corpus = corpus
         self.limit = int(batch_seconds * SAMPLE_RATE)
         self.phone_names = corpus.phone_names()
+        self.styles = corpus.styles()
 
     def plan(self, indices: Sequence[int], seed: int, epoch: int) -> list[list[int]]:
         """Divide utterances into batches of at most so many seconds with padding, shuffled."""
@@ -95,6 +102,7 @@ class Loader:
         audios: list[Audio] = []
         texts: list[list[int]] = []
         phones: list[npt.NDArray[np.int64]] = []
+        styles: list[int] = []
         for _, utterance in self.corpus.read(indices):
             start, speed = 0.0, 1.0
             if rng is None or rng.random() < clean:
@@ -103,7 +111,9 @@ class Loader:
                 varied = vary(utterance.audio, rng, strength)
                 audio, start, speed = varied.audio, varied.start, varied.speed
             audios.append(audio)
-            texts.append(spell(utterance.text))
+            texts.append(spell(utterance.text, utterance.language))
+            style = utterance.style
+            styles.append(IGNORED if style is None else self.styles.index(style))
             phones.append(self._align(utterance.phones, start, speed, len(audio)))
         if not audios:
             return None
@@ -120,6 +130,7 @@ class Loader:
             texts=torch.tensor([c for text in texts for c in text]),
             lengths=torch.tensor([len(text) for text in texts]),
             phones=torch.from_numpy(table),
+            styles=torch.tensor(styles),
         )
 
     def _align(

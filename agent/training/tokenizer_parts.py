@@ -44,6 +44,8 @@ class Settings(Section):
     variation: float
     clean: float
     early: float
+    style: float
+    shifted: float
     bfloat16: bool
     device: str = "cpu"
     seed: int
@@ -57,9 +59,9 @@ class Settings(Section):
 
 
 class Reader(nn.Module):
-    """Training's other half: characters and phones from quantised vectors, at 50 Hz."""
+    """Training's other half: characters, phones and styles from quantised vectors, at 50 Hz."""
 
-    def __init__(self, settings: Settings, phones: int):
+    def __init__(self, settings: Settings, phones: int, styles: int):
         super().__init__()
         width = settings.width
         self.spread = nn.Linear(width, POOL * width)
@@ -69,17 +71,20 @@ class Reader(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.characters = nn.Linear(width, 1 + len(CHARACTERS))
         self.phones = nn.Linear(width, phones)
+        self.styles = nn.Linear(width, styles)
         # Heads on the encoder's frames, which teach it before its averages and codes say much.
         self.early_norm = nn.LayerNorm(width)
         self.early_characters = nn.Linear(width, 1 + len(CHARACTERS))
         self.early_phones = nn.Linear(width, phones)
 
     def early(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """As `forward`, from the encoder's last layer [batch, n, width]."""
+        """Characters and phones as of `forward`, from the last layer [batch, n, width]."""
         x = self.early_norm(frames)
         return self.early_characters(x), self.early_phones(x)
 
-    def forward(self, codes: Tensor, positions: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, codes: Tensor, positions: Tensor, valid: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Read quantised vectors.
 
         Args:
@@ -88,7 +93,7 @@ class Reader(nn.Module):
             valid: bool [batch, n].
 
         Returns:
-            Logits of blank and characters, and of phones: [batch, n, kinds].
+            Logits of blank and characters, of phones, and of the agent's styles: [batch, n, kinds].
         """
         batch, tokens, width = codes.shape
         x = self.spread(codes).view(batch, tokens * POOL, width) + positions
@@ -96,7 +101,7 @@ class Reader(nn.Module):
         for layer in self.layers:
             x = layer(x, mask)
         x = self.norm(x)
-        return self.characters(x), self.phones(x)
+        return self.characters(x), self.phones(x), self.styles(x)
 
 
 def frame_positions(length: int, width: int, rates: int) -> Tensor:

@@ -6,7 +6,7 @@ as its source; the pitch predictor learns the measured pitch beside it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from agent.training.loop import Average, Draws, Loop, parameter_count
 from agent.training.mel import HOP, SAMPLE_RATE, log_mel, pitch, to_decoder_rate
 from agent.training.on_disk import on_disk
 from agent.training.recipe import Section
-from agent.training.voices import AGENT_VOICE
+from agent.training.voices import AGENT_VOICES
 
 
 class Adversarial(Section):
@@ -95,8 +95,8 @@ class Take:
     f0: Tensor
 
 
-def load_takes(corpus: Corpus, voice: str, cache: Path, shortest: int) -> list[Take]:
-    """Every training utterance of a voice that has at least ``shortest`` frames, memory-mapped.
+def load_takes(corpus: Corpus, voices: Sequence[str], cache: Path, shortest: int) -> list[Take]:
+    """Every training utterance of some voices that has at least ``shortest`` frames, memory-mapped.
 
     The measured features are kept in ``cache``, since the pitch takes a while.
 
@@ -106,7 +106,7 @@ def load_takes(corpus: Corpus, voice: str, cache: Path, shortest: int) -> list[T
     if not cache.is_file():
 
         def features() -> Iterator[Tensor]:
-            for _, utterance in corpus.read(corpus.indices(voice=voice, split="train")):
+            for _, utterance in corpus.read(corpus.of_voices(voices, "train")):
                 audio = to_decoder_rate(utterance.audio)
                 frames = len(audio) // HOP
                 if frames >= shortest:
@@ -115,7 +115,7 @@ def load_takes(corpus: Corpus, voice: str, cache: Path, shortest: int) -> list[T
 
         parts = on_disk(features())
         if not parts:
-            raise ValueError(f"no utterance of voice {voice!r} has {shortest} frames")
+            raise ValueError(f"no utterance of {' or '.join(voices)} has {shortest} frames")
         cache.parent.mkdir(parents=True, exist_ok=True)
         partial = cache.with_suffix(".tmp")
         torch.save([part.clone() for part in parts], partial)
@@ -217,7 +217,7 @@ def run(settings: Settings, corpus: Corpus, out: Path, to: Path | None) -> None:
     torch.manual_seed(settings.seed)  # the parts that start as torch starts them
     model = Vocoder.from_config(settings.model, "settings")
     initialise(model, settings.seed)
-    takes = load_takes(corpus, AGENT_VOICE, out / "takes.pt", settings.frames + 1)
+    takes = load_takes(corpus, tuple(AGENT_VOICES.values()), out / "takes.pt", settings.frames + 1)
     average = train(settings, model, takes, out)
     if to:
         average.copy_to(model)

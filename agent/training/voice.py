@@ -156,13 +156,13 @@ def run(
 
     flow = decoder.flow
     takes, held_out = (
-        flows.load_takes(corpus, encode, flow, split, VOICE) for split in ("train", "held_out")
+        flows.load_takes(corpus, encode, flow, split, (VOICE,)) for split in ("train", "held_out")
     )
     flows.train(settings.flow, flow, takes, held_out, out / "flow").copy_to(flow)
     vocoder = decoder.vocoder
     if settings.vocoder:
         spoken = vocoders.load_takes(
-            corpus, VOICE, out / "vocoder" / "takes.pt", settings.vocoder.frames + 1
+            corpus, (VOICE,), out / "vocoder" / "takes.pt", settings.vocoder.frames + 1
         )
         average = vocoders.train(settings.vocoder, vocoder, spoken, out / "vocoder")
         average.copy_to(vocoder)

@@ -196,6 +196,8 @@ class Caller:
         when = errand.listen
         ready, in_vain = self._is_time(when)
         if not ready:
+            # The agent goes on: what has been understood so far is not all.
+            self._words = None
             return
         if self._words is None:
             self._words = self._listener.words()

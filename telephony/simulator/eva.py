@@ -5,7 +5,8 @@ without numbers or order, ``user_speech_start`` and ``user_speech_stop``, no mar
 sound at all where it has nothing to say. Here a loopback Twilio stands between: it places a signed
 call to a gateway and puts EVA's caller on the phone, so that the gateway is measured as it runs.
 
-To run it, add to ``_get_server_class`` in EVA's ``orchestrator/worker.py``::
+To run it, admit ``glm_voice`` as a ``framework`` in EVA's ``models/config.py``, and add to
+``_get_server_class`` in its ``orchestrator/worker.py``::
 
     elif framework == "glm_voice":
         from telephony.simulator.eva import assistant_server_class

@@ -25,7 +25,7 @@ from agent.speech.request import TurnRequest
 from agent.training.voices import Manner, espeak, flite, level, trim
 from telephony.simulator.part import Part
 
-CACHE_VARIABLE = "GLM_VOICE_CACHE"
+CACHE_VARIABLE = "REHEARSAL_CACHE"
 _PROGRAMS = {"flite": "flite", "espeak-ng": "espeak-ng"}
 _PREFERRED = ("flite:rms", "espeak-ng:en-us")
 _BREAK = re.compile(r'<break\s+time="(\d+)ms"\s*/>')
@@ -73,7 +73,7 @@ def default_voice() -> Voice:
 
 
 def cache_directory() -> Path:
-    """Where spoken texts are kept: ``$GLM_VOICE_CACHE``, else below the user's cache directory."""
+    """Where spoken texts are kept: ``$REHEARSAL_CACHE``, else below the user's cache directory."""
     chosen = os.environ.get(CACHE_VARIABLE)
     if chosen:
         return Path(chosen)

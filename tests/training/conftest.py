@@ -19,7 +19,8 @@ def write_corpus() -> Callable[..., Corpus]:
         writer = ShardWriter(path)
         for number, (fields, audio) in enumerate(utterances):
             common = {"id": str(number), "split": "train", "role": "caller", "voice": "beep"}
-            common |= {"seen_voice": True, "text": "", "intent": None, "phones": None}
+            common |= {"seen_voice": True, "text": "", "language": "en", "saying": None}
+            common |= {"style": None, "phones": None}
             writer.add(common | fields, audio)
         return Corpus(path)
 

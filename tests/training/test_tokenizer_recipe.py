@@ -13,7 +13,7 @@ from agent.speech import SpeechTokenizer
 from agent.speech.tokenizer_encoder import EncoderLayer, WhisperVQEncoder
 from agent.training.data import Corpus
 from agent.training.tokenizer import Trainer
-from agent.training.tokenizer_data import IGNORED, Loader, spell
+from agent.training.tokenizer_data import CHARACTERS, IGNORED, Loader, spell
 from agent.training.tokenizer_parts import Quantiser, Settings, frame_positions, look_around
 
 RECIPE = Path(__file__).parents[2] / "agent" / "nano" / "recipe_tokenizer.yaml"
@@ -27,6 +27,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, write_corpus: Callable[...,
         fields = {
             "split": "held_out" if number > 5 else "train", "text": "It's five, ok?",
             "phones": [["pau", 0.1], ["f", 0.3], ["ay", 0.4]] if number % 2 else None,
+            "style": {1: "slow", 2: "fast", 4: "slow"}.get(number),
         }  # fmt: skip
         utterances.append((fields, rng.normal(0, 3_000, 8_000 + 1_000 * number).astype(np.int16)))
     return write_corpus(tmp_path_factory.mktemp("corpus"), utterances)
@@ -52,6 +53,38 @@ def test_a_misspelt_setting_is_named(tmp_path: Path) -> None:
 
 def test_spelling_has_letters_apostrophes_and_single_spaces() -> None:
     assert spell("It's  a - b.") == [11, 22, 2, 21, 1, 3, 1, 4]
+
+
+def test_mandarin_is_spelt_without_tones_or_with_blanks_between_syllables() -> None:
+    pytest.importorskip("pypinyin", reason="only trainings need it")
+    spelt = "".join(CHARACTERS[number - 1] for number in spell("你好，我妈妈的。", "zh"))
+    assert spelt == "ni3hao3 wo3ma1ma1de5"
+
+
+def test_a_style_belongs_to_another_utterance(corpus: Corpus, small: Settings) -> None:
+    loader = Loader(corpus, 10.0)
+    batch = loader.batch([0, 1, 2, 4], None)
+    assert loader.styles == ["fast", "slow"]
+    assert batch.styles.tolist() == [IGNORED, 1, 0, 1]
+    assert batch.to("cpu").styles.tolist() == batch.styles.tolist()
+
+
+def test_styles_are_learnt_where_they_are_not_known_or_teach_the_encoder_nothing(
+    corpus: Corpus, small: Settings, tmp_path: Path
+) -> None:
+    first, last, encoders = {}, {}, {}
+    for weight in (0.0, 5.0):
+        changes = {"style": weight, "warmup": 1, "learning_rate": 0.02}
+        trainer = Trainer(small.model_copy(update=changes), corpus, tmp_path / str(weight))
+        batch = trainer.loader.batch([1, 2], None)
+        losses = [trainer.optimise(batch, np.random.default_rng(0))["style"] for _ in range(4)]
+        first[weight], last[weight] = losses[0], losses[-1]
+        encoders[weight] = trainer.encoder.layers[0].fc1.weight.detach().clone()
+    assert first[0.0] == first[5.0]
+    assert last[5.0] < 0.9 * min(first[5.0], last[0.0])
+    assert (encoders[5.0] - encoders[0.0]).abs().max() > 1e-3
+    unknown = trainer.loader.batch([0, 3], None)
+    assert trainer.optimise(unknown, np.random.default_rng(0))["style"] == 0.0
 
 
 def test_labels_follow_the_phones_and_are_ignored_where_none_are_known(corpus: Corpus) -> None:
