@@ -141,7 +141,10 @@ def _simulate_parser(parser: argparse.ArgumentParser) -> None:
         "--find-capacity", action="store_true", help="the largest N (--calls at most) within --p95"
     )
     load.add_argument(
-        "--p95", type=float, metavar="MS", help="bound on voice-to-voice time at the 95th percentile"
+        "--p95",
+        type=float,
+        metavar="MS",
+        help="bound on voice-to-voice time at the 95th percentile",
     )
     reports = parser.add_argument_group("reports")
     place = reports.add_mutually_exclusive_group()
@@ -242,8 +245,8 @@ def _load(options: argparse.Namespace, paths: Sequence[Path], outputs: "Outputs"
         if getattr(options, name) not in (None, 1):
             raise ValueError(f"--{name} is not for load runs")
     from telephony.simulator.commands import DEMO_SETTINGS
-    from telephony.simulator.load import LoadPlan
     from telephony.simulator.load_commands import Agent, capacity, load
+    from telephony.simulator.load_tally import LoadPlan
     from telephony.simulator.target import Target
 
     token = options.auth_token or os.environ.get(AUTH_TOKEN_VARIABLE, "")

@@ -116,7 +116,10 @@ async def run_call(
 
 
 async def _cancel_when_idle(worker: PipelineWorker, service: GLMVoiceService) -> None:
-    while (left := service.last_sound + IDLE_SECONDS - time.monotonic()) > 0:
+    while True:
+        left = service.last_sound + IDLE_SECONDS - time.monotonic()
+        if left <= 0:
+            break
         await asyncio.sleep(left)
     logger.warning("Neither side has said anything for long: the call is ended")
     await worker.cancel(reason="idle")

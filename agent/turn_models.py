@@ -48,13 +48,6 @@ class Pauses:
     tell: Callable[[bool], None]
 
 
-class _CallMemory(SpeechMemory):
-    """A call's part of the model, as Pipecat's analyzer knows it: something that is reset."""
-
-    def reset_states(self) -> None:
-        self.__init__()  # type: ignore[misc]
-
-
 class _SharedVAD(SileroVADAnalyzer):
     """Also tells of pauses that are too short for the VAD to call them silence."""
 
@@ -63,7 +56,9 @@ class _SharedVAD(SileroVADAnalyzer):
         self._silero = silero
         self._pauses = pauses
         self._pausing = False
-        self._model = _CallMemory()
+        self._memory = SpeechMemory()
+        # Pipecat resets its model in clear silence: here, what belongs to this call.
+        self._model = self._memory  # type: ignore[assignment]
         self._windows_since_reset = 0
         self._low_confidence_windows = 0
         self._waiting = b""
@@ -110,13 +105,13 @@ class _SharedVAD(SileroVADAnalyzer):
             self._skipped += 1
             return 0.0
         if self._skipped >= _UNHEARD_WINDOWS:
-            self._model.reset_states()
+            self._memory.reset_states()
             self._windows_since_reset = self._low_confidence_windows = 0
         self._skipped = 0
         confidence = 0.0
         while self._unheard:
             samples = np.frombuffer(self._unheard.popleft(), "<i2")
-            confidence = await self._silero.ask(samples, self._model)
+            confidence = await self._silero.ask(samples, self._memory)
             self._maybe_reset_model(confidence)
         return confidence
 

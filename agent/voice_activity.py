@@ -47,6 +47,10 @@ class SpeechMemory:
     state: Floats = field(default_factory=_no_state)
     context: Floats = field(default_factory=_no_context)
 
+    def reset_states(self) -> None:
+        """Forget the call; named as Pipecat's analyzer calls it."""
+        self.state, self.context = _no_state(), _no_context()
+
 
 @dataclass(frozen=True)
 class _Asked:
@@ -111,9 +115,7 @@ class SharedSilero:
             state = memories[0].state
         else:
             state = np.concatenate([memory.state for memory in memories], axis=1)
-        answers, state = self._session.run(
-            None, {"input": rows, "state": state, "sr": self._rate}
-        )
+        answers, state = self._session.run(None, {"input": rows, "state": state, "sr": self._rate})
         for index, (row, memory) in enumerate(zip(rows, memories, strict=True)):
             memory.state = state[:, index : index + 1]
             memory.context = row[-_CONTEXT:]

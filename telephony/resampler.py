@@ -173,9 +173,7 @@ class Resampler:
         np.clip(exact, -32768.0, 32767.0, exact)
         return exact.astype(np.int16)
 
-    def _filter_groups(
-        self, matrix: npt.NDArray[np.float64], out: npt.NDArray[np.float64]
-    ) -> None:
+    def _filter_groups(self, matrix: npt.NDArray[np.float64], out: npt.NDArray[np.float64]) -> None:
         """The next output samples, in groups whose input overlaps; the last one may be cut."""
         inputs, group = matrix.shape
         stride = self._filter.stride

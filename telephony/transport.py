@@ -372,7 +372,7 @@ class PhoneOutput(BaseOutputTransport):
         if isinstance(frame, OutputAudioRawFrame):
             await self._queue_audio(frame)
         else:
-            await super()._handle_frame(frame)  # type: ignore[no-untyped-call]
+            await super()._handle_frame(frame)
 
     async def _queue_audio(self, frame: OutputAudioRawFrame) -> None:
         audio = self._rest + frame.audio

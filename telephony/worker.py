@@ -39,7 +39,9 @@ def _say(line: str) -> None:
 
 def main() -> None:
     """Read the order and work."""
-    order = WorkerOrder.model_validate_json(sys.stdin.buffer.raw.readline())  # type: ignore[attr-defined]
+    # Unbuffered, so that the end of the input is seen by whoever waits for it.
+    with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as stdin:
+        order = WorkerOrder.model_validate_json(stdin.readline())
     token = SecretStr(os.environ[AUTH_TOKEN_VARIABLE])
     gateway = order.settings.gateway.model_copy(update={"auth_token": token})
     logger.remove()

@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from loguru import logger
 from pydantic import BaseModel, ConfigDict
@@ -81,7 +82,9 @@ async def working(
             switchboard=Path(folder) / "places.json",
         )
         token = gateway.read_auth_token()
-        slots = [_Slot(number, command, order, token, progress) for number in range(gateway.workers)]
+        slots = [
+            _Slot(number, command, order, token, progress) for number in range(gateway.workers)
+        ]
         keeping = [asyncio.create_task(slot.keep()) for slot in slots]
         try:
             await _all_ready(slots, keeping)
@@ -107,13 +110,17 @@ def _reserved(host: str, port: int) -> socket.socket:
 
 
 async def _all_ready(slots: Sequence[_Slot], keeping: Sequence[asyncio.Task[None]]) -> None:
-    ready = asyncio.gather(*(slot.ready.wait() for slot in slots))
-    await asyncio.wait({ready, *keeping}, return_when=asyncio.FIRST_COMPLETED)
-    for task in keeping:
-        if task.done():
-            ready.cancel()
-            task.result()
-    await ready
+    ready = [asyncio.create_task(slot.ready.wait()) for slot in slots]
+    try:
+        while not all(task.done() for task in ready):
+            waits: set[asyncio.Task[Any]] = {task for task in ready if not task.done()}
+            await asyncio.wait({*waits, *keeping}, return_when=asyncio.FIRST_COMPLETED)
+            for slot in keeping:
+                if slot.done():
+                    slot.result()
+    finally:
+        for task in ready:
+            task.cancel()
 
 
 class _Slot:

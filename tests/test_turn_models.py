@@ -58,7 +58,9 @@ async def test_speech_is_found_where_it_is(models: SharedModels, question: Chunk
     assert said[-1] is VADState.QUIET
 
 
-async def test_a_call_hears_nothing_of_the_call_beside_it(models: SharedModels, question: Chunks) -> None:
+async def test_a_call_hears_nothing_of_the_call_beside_it(
+    models: SharedModels, question: Chunks
+) -> None:
     quiet = [bytes(2 * FRAME)] * len(question)
     (alone,) = await states(models, question)
     beside, silent = await states(models, question, quiet)

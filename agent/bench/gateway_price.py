@@ -94,11 +94,12 @@ def run(bench: Bench) -> Sequence[Result]:
         Figure(
             name=_TITLE.format(calls=CALLS),
             weights="none",
-            reference=stock,
+            against=stock,
             ours=Measured(tuple(seconds["ours"])),
             unit="ms",
             bar=BAR,
-            note="Gateway: the reference is Pipecat's FastAPIWebsocketTransport with "
+            other="stock",
+            note="Gateway: stock is Pipecat's FastAPIWebsocketTransport with "
             "TwilioFrameSerializer; both run at once, with the same calls and turn detection.",
         ),
         _where_it_goes(shares),

@@ -62,8 +62,10 @@ async def stock(models: SharedModels, records: Path) -> AsyncIterator[int]:
     config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", lifespan="off")
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
-    while not server.started:
+    while True:
         await asyncio.sleep(0.05)
+        if server.started:
+            break
     yield server.servers[0].sockets[0].getsockname()[1]
     server.should_exit = True
     await serving

@@ -22,7 +22,8 @@ def answer_audio(seconds: float = ANSWER_SECONDS) -> NDArray[np.int16]:
     time = np.arange(round(seconds * AGENT_RATE)) / AGENT_RATE
     syllables = 0.55 - 0.45 * np.cos(2 * np.pi * 4 * time)
     wave = np.sin(2 * np.pi * 180 * time) + 0.5 * np.sin(2 * np.pi * 720 * time)
-    return np.rint(5000 * syllables * wave).astype(np.int16)
+    audio: NDArray[np.int16] = np.rint(5000 * syllables * wave).astype(np.int16)
+    return audio
 
 
 class StandInSession:

@@ -40,7 +40,8 @@ from pipecat.workers.runner import WorkerRunner
 from agent.answer_output import speech_frame, text_frames
 from agent.bench.stand_in import StandInSession, answer_audio
 from agent.settings import TurnSettings, VADSettings
-from agent.turn_models import SAMPLE_RATE, SharedModels
+from agent.turn_models import SharedModels
+from agent.voice_activity import SAMPLE_RATE
 
 PHONE_RATE = 8000
 

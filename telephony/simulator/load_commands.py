@@ -14,9 +14,10 @@ from telephony.simulator.capacity import find_capacity
 from telephony.simulator.commands import Outputs
 from telephony.simulator.gateway_process import GatewayError, GatewayProcess
 from telephony.simulator.html_page import write_page
-from telephony.simulator.load import LoadPlan, run_load
+from telephony.simulator.load import run_load
 from telephony.simulator.load_report import CapacityReport, LoadReport, judge
 from telephony.simulator.load_section import LoadSection
+from telephony.simulator.load_tally import LoadPlan
 from telephony.simulator.load_view import capacity_section, load_lines, load_section
 from telephony.simulator.suite import collect
 from telephony.simulator.target import Target
@@ -156,9 +157,7 @@ class _Loading:
         ) as gateway:
             yield gateway.target
 
-    def write(
-        self, name: str, report: LoadReport | CapacityReport, section: LoadSection
-    ) -> None:
+    def write(self, name: str, report: LoadReport | CapacityReport, section: LoadSection) -> None:
         """Write the report for programs and the page."""
         json = self._outputs.json or self._directory / name
         json.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ import pytest
 from agent.settings import Settings
 from telephony.workers import WorkerDied, WorkerOrder, working
 
-SMALL_WORKER = '''
+SMALL_WORKER = """
 import asyncio, json, os, signal, sys
 from aiohttp import web
 
@@ -41,7 +41,7 @@ async def main():
     open(os.path.join(folder, f"stopped-{os.getpid()}"), "w").close()
 
 asyncio.run(main())
-'''
+"""
 
 
 @pytest.fixture
@@ -97,17 +97,33 @@ async def test_workers_share_a_port_and_are_told_to_stop(tmp_path, small):
     assert {"worker 0: listens", "worker 1: listens"} <= set(told)
 
 
+class Told:
+    """Takes lines and can be waited for."""
+
+    def __init__(self):
+        self.lines = []
+        self._changed = asyncio.Event()
+
+    def __call__(self, line):
+        self.lines.append(line)
+        self._changed.set()
+
+    async def wait(self, text, count):
+        """Until so many lines have had the text in them."""
+        async with asyncio.timeout(60):
+            while sum(text in line for line in self.lines) < count:
+                self._changed.clear()
+                await self._changed.wait()
+
+
 async def test_a_worker_that_dies_is_replaced(tmp_path, small):
-    told = []
-    async with working(settings(tmp_path, 2), told.append, small) as url:
+    told = Told()
+    async with working(settings(tmp_path, 2), told, small) as url:
         first = await pids(url, 2)
         victim = first.pop()
         os.kill(victim, signal.SIGKILL)
-        async with asyncio.timeout(60):
-            while not any("died" in line for line in told):
-                await asyncio.sleep(0.01)
-            while told.count("worker 0: listens") + told.count("worker 1: listens") < 3:
-                await asyncio.sleep(0.01)
+        await told.wait("died with status -9", 1)
+        await told.wait(": listens", 3)
         now = await pids(url, 2)
         assert victim not in now
         assert first < now

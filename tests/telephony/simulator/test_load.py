@@ -17,7 +17,8 @@ from aiohttp import web
 
 from telephony.simulator import load as load_module
 from telephony.simulator.echo_agent import echoing
-from telephony.simulator.load import LoadPlan, run_load
+from telephony.simulator.load import run_load
+from telephony.simulator.load_tally import LoadPlan
 from telephony.simulator.load_view import load_lines, load_section
 from telephony.simulator.scenario import Scenario
 from telephony.simulator.target import Target
