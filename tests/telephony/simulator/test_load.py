@@ -25,7 +25,7 @@ from telephony.simulator.target import Target
 
 
 @pytest.fixture
-def scenario(tmp_path):
+def short(tmp_path):
     """One line of 0.3 s, spoken at once; its caller hangs up 0.3 s after the answer."""
     time = np.arange(2400) / 8000
     soundfile.write(tmp_path / "line.wav", 0.3 * np.sin(2 * np.pi * 440 * time), 8000)
@@ -47,11 +47,11 @@ def target(url):
     return Target(f"{url}/voice", "token")
 
 
-async def test_callers_call_again_and_again_and_every_call_is_measured(scenario):
+async def test_callers_call_again_and_again_and_every_call_is_measured(short, clock):
     told = []
     async with echoing() as url:
-        plan = LoadPlan(calls=8, seconds=3.0, ramp=0.5)
-        report = await run_load([scenario], target(url), plan, progress=told.append)
+        plan = LoadPlan(calls=8, seconds=4.0, ramp=0.5)
+        report = await run_load([short], target(url), plan, clock=clock, progress=told.append)
     assert report.calls > report.callers == 8
     assert report.most_at_once == 8
     assert (report.refused, report.broken, report.errors) == (0, 0, {})
@@ -78,14 +78,14 @@ async def refusing(script):
     return runner, f"http://127.0.0.1:{runner.addresses[0][1]}"
 
 
-async def test_calls_that_are_refused_are_counted_and_no_answers_made_up(scenario):
+async def test_calls_that_are_refused_are_counted_and_no_answers_made_up(short, clock):
     async def busy(request):
         twiml = "<Response><Reject/></Response>"
         return web.Response(text=twiml, content_type="text/xml")
 
     runner, url = await refusing(busy)
     try:
-        report = await run_load([scenario], target(url), LoadPlan(calls=3, seconds=1.5))
+        report = await run_load([short], target(url), LoadPlan(calls=3, seconds=1.5), clock=clock)
     finally:
         await runner.cleanup()
     assert report.refused > 3
@@ -93,7 +93,7 @@ async def test_calls_that_are_refused_are_counted_and_no_answers_made_up(scenari
     assert sum(stretch.refused for stretch in report.over_time) == report.refused
 
 
-async def test_a_stream_that_breaks_is_told_from_a_call_that_was_refused(scenario):
+async def test_a_stream_that_breaks_is_told_from_a_call_that_was_refused(short, clock):
     async def nowhere(request):
         twiml = '<Response><Connect><Stream url="ws://127.0.0.1:9/x"/></Connect></Response>'
         return web.Response(text=twiml, content_type="text/xml")
@@ -113,7 +113,9 @@ async def test_a_stream_that_breaks_is_told_from_a_call_that_was_refused(scenari
 
     runner, url = await refusing(nowhere)
     try:
-        unreachable = await run_load([scenario], target(url), LoadPlan(calls=1, seconds=0.6))
+        unreachable = await run_load(
+            [short], target(url), LoadPlan(calls=1, seconds=1.5), clock=clock
+        )
     finally:
         await runner.cleanup()
     assert set(unreachable.errors) == {31901}
@@ -125,7 +127,7 @@ async def test_a_stream_that_breaks_is_told_from_a_call_that_was_refused(scenari
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     try:
-        torn = await run_load([scenario], target(url), LoadPlan(calls=1, seconds=1.0))
+        torn = await run_load([short], target(url), LoadPlan(calls=1, seconds=1.5), clock=clock)
     finally:
         await runner.cleanup()
     assert torn.broken >= 1
@@ -161,7 +163,7 @@ async def test_the_echo_agent_is_a_process_that_ends_when_it_is_told_to():
         *command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[3], env=dict(os.environ)
     )
     try:
-        url = (await asyncio.wait_for(process.stdout.readline(), 60)).decode().strip()
+        url = (await asyncio.wait_for(process.stdout.readline(), 120)).decode().strip()
         async with aiohttp.ClientSession() as session, session.post(url) as response:
             twiml = await response.text()
         stream = re.search(r'url="(ws://[^"]+)"', twiml)[1]
