@@ -17,7 +17,7 @@ from telephony.simulator.execution import Execution
 from telephony.simulator.live_call import Fetch, LiveCall
 from telephony.simulator.network import Network
 from telephony.simulator.outbound import CallRequest, OutboundCall
-from telephony.simulator.stream import MediaStream, StreamMaker
+from telephony.simulator.stream import MediaStreams, Streams
 from telephony.simulator.target import Target, new_sid
 from telephony.simulator.trace import CallTrace
 from telephony.simulator.verbs import Callback
@@ -39,7 +39,7 @@ class LoopbackTwilio:
         target: Target,
         clock: Clock,
         phone_book: PhoneBook | None = None,
-        stream: StreamMaker = MediaStream,
+        streams: Streams | None = None,
     ) -> None:
         """Prepare to call a server.
 
@@ -48,9 +48,9 @@ class LoopbackTwilio:
             clock: Tells the time and waits; paces the media.
             phone_book: Who answers the calls that the agent makes; by default everybody does, and
                 says nothing.
-            stream: Makes the calls' media streams.
+            streams: Opens the calls' media streams.
         """
-        self._stream = stream
+        self._streams = streams or MediaStreams()
         book = phone_book or PhoneBook()
         self.target = target
         self.clock = clock
@@ -154,7 +154,7 @@ class LoopbackTwilio:
         session = self._open_session
         http = AgentHttp(self.target, session)
         dialling = Dialling(self.callee, self._register)
-        return Execution(live, person, self.target, http, session, dialling, self._stream)
+        return Execution(live, person, self.target, http, session, dialling, self._streams)
 
     @property
     def _open_session(self) -> aiohttp.ClientSession:

@@ -7,7 +7,6 @@ import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ from telephony.simulator.carrier import LoopbackTwilio
 from telephony.simulator.clock import UnixClock
 from telephony.simulator.load_meter import CallMeter
 from telephony.simulator.load_report import LoadReport, Percentiles
-from telephony.simulator.load_stream import LoadStream
+from telephony.simulator.load_stream import LoadStreams
 from telephony.simulator.load_tally import LoadCall, LoadPlan, tally
 from telephony.simulator.pacing import Pacer
 from telephony.simulator.preparation import Sounds, prepare
@@ -148,8 +147,8 @@ async def run_load(
     clock = clock or UnixClock()
     pacer = Pacer(clock)
     meters: dict[str, CallMeter] = {}
-    stream = partial(LoadStream, pacer=pacer, meters=meters)
-    async with LoopbackTwilio(target, clock, stream=stream) as twilio:
+    streams = LoadStreams(clock, pacer, meters)
+    async with LoopbackTwilio(target, clock, streams=streams) as twilio:
         run = _Run(scenarios, sounds, twilio, clock, meters)
         begun = clock.time()
         pacing = asyncio.create_task(pacer.run())

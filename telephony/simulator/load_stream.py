@@ -1,7 +1,8 @@
 """One media stream of a load run: as simulator/stream.py, but hundreds fit into one process.
 
-Ticks come from the run's one pacer, sound is encoded once for all callers who say the same, and
-nothing is kept but what the call's meter measures. Network faults are not for load runs.
+Ticks come from the run's one pacer, a tick waits for nothing, messages are read where they arrive,
+sound is encoded once for all callers who say the same, and nothing is kept but what the call's
+meter measures. Network faults are not for load runs.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import base64
 import binascii
 import json
+from collections.abc import Mapping
 from functools import lru_cache
 
 import aiohttp
@@ -33,16 +35,64 @@ from telephony.media_streams import (
 from telephony.simulator import trace
 from telephony.simulator.callee import Person
 from telephony.simulator.load_meter import CallMeter
+from telephony.simulator.load_socket import LoadSocket
 from telephony.simulator.network import Network
 from telephony.simulator.pacing import Pacer
 from telephony.simulator.playback import PlaybackBuffer
-from telephony.simulator.stream import CLOSE_SECONDS, Tap
+from telephony.simulator.stream import CLOSE_SECONDS, OpenSocket, Talking, Tap
 
 _NOT_READ_SECONDS = 5.0
-"""So far a server may fall behind in reading (error 31930)."""
-_HELD_SECONDS = 0.002
-"""A message that takes so long to leave waits for the server to read others first."""
+"""So long a server may read nothing (error 31930)."""
 _SILENCE = np.zeros(160, np.int16)
+
+
+class LoadStreams:
+    """Opens the streams of a load run."""
+
+    def __init__(self, clock: Clock, pacer: Pacer, meters: Mapping[str, CallMeter]) -> None:
+        """Prepare to open streams.
+
+        Args:
+            clock: Tells the time.
+            pacer: Calls their ticks.
+            meters: By call; told what the phone plays.
+        """
+        self._clock = clock
+        self._pacer = pacer
+        self._meters = meters
+
+    async def open(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        headers: Mapping[str, str],
+        call: trace.CallTrace,
+    ) -> OpenSocket:
+        """Connect to a server."""
+        socket = await LoadSocket.open(url, headers, self._clock)
+        return _Open(socket, self._pacer, self._meters[call.call_sid])
+
+
+class _Open:
+    def __init__(self, socket: LoadSocket, pacer: Pacer, meter: CallMeter) -> None:
+        self._socket = socket
+        self._pacer = pacer
+        self._meter = meter
+
+    def stream(
+        self,
+        clock: Clock,
+        call: trace.CallTrace,
+        stream: trace.StreamTrace,
+        start: Start,
+        *,
+        network: Network,
+        tap: Tap,
+        ending: asyncio.Event,
+    ) -> Talking:
+        return LoadStream(
+            self._socket, clock, call, stream, start, ending, self._pacer, self._meter
+        )
 
 
 class LoadStream:
@@ -50,17 +100,14 @@ class LoadStream:
 
     def __init__(
         self,
-        socket: aiohttp.ClientWebSocketResponse,
+        socket: LoadSocket,
         clock: Clock,
         call: trace.CallTrace,
         stream: trace.StreamTrace,
         start: Start,
-        *,
+        ending: asyncio.Event,
         pacer: Pacer,
-        meters: dict[str, CallMeter],
-        network: Network | None = None,
-        tap: Tap | None = None,
-        ending: asyncio.Event | None = None,
+        meter: CallMeter,
     ) -> None:
         """Prepare a stream on an open socket.
 
@@ -70,24 +117,24 @@ class LoadStream:
             call: Receives errors.
             stream: Receives when it began.
             start: The start event to send.
-            pacer: Wakes it.
-            meters: By call; this call's is told what the phone plays.
-            network: Not used.
-            tap: Not used.
             ending: When it is set, the call goes elsewhere and the stream ends.
+            pacer: Calls its ticks.
+            meter: Is told what the phone plays.
         """
         self._socket = socket
         self._clock = clock
         self._call = call
         self._trace = stream
         self._start = start
+        self._ending = ending
         self._pacer = pacer
-        self._meter = meters[call.call_sid]
-        self._ending = ending or asyncio.Event()
+        self._meter = meter
         self._reader = ToTwilio(start.stream_sid)
         self._buffer = PlaybackBuffer()
         self._sequence = start.sequence
         self._cleared: list[str] = []
+        self._said: bytes | None = None
+        self._ticks = 0
 
     async def run(self, caller: Person) -> trace.Cause:
         """Talk until one side ends it.
@@ -98,74 +145,76 @@ class LoadStream:
         Returns:
             Who ended it.
         """
-        receiving = asyncio.create_task(self._receive())
+        self._caller = caller
+        self._ended: asyncio.Future[trace.Cause] = asyncio.get_running_loop().create_future()
+        self._begun = self._clock.time()
+        self._trace.begin(self._begun)
         try:
-            await self._socket.send_str(Connected().to_json())
-            await self._socket.send_str(self._start.to_json())
-            ended = await self._talk(caller, receiving)
-            if ended in (trace.Cause.CALLER_HUNG_UP, trace.Cause.REDIRECTED):
+            self._socket.send(Connected().to_json())
+            self._socket.send(self._start.to_json())
+            self._socket.receive(self._read)
+            self._pacer.join(self._begun, self._tick)
+            cause = await self._ended
+            if cause in (trace.Cause.CALLER_HUNG_UP, trace.Cause.REDIRECTED):
                 start = self._start
                 stop = Stop(start.stream_sid, start.account_sid, start.call_sid, self._next())
-                await self._socket.send_str(stop.to_json())
-            return ended
-        except (ConnectionError, aiohttp.ClientError):
-            return self._server_closed()
+                self._socket.send(stop.to_json())
+            return cause
         finally:
-            closing = asyncio.create_task(self._socket.close())
-            await asyncio.wait({closing}, timeout=CLOSE_SECONDS)
-            closing.cancel()
-            receiving.cancel()
-            await asyncio.gather(receiving, closing, return_exceptions=True)
+            if not self._ended.done():
+                self._ended.cancel()
+            await self._socket.close(CLOSE_SECONDS)
 
-    async def _talk(self, caller: Person, receiving: asyncio.Task[None]) -> trace.Cause:
-        begun = self._clock.time()
-        self._trace.begin(begun)
-        stream_sid = self._start.stream_sid
-        send = self._socket.send_str
-        said = None
-        tick = 0
-        held_until = 0.0
-        while True:
-            due = begun + tick * FRAME_SECONDS
-            await self._pacer.until(due, held_until=held_until)
-            if receiving.done():
-                receiving.result()
-                return self._server_closed()
-            if said is not None:
-                self._sequence += 1
-                before = self._clock.time()
-                await send(
-                    f'{{"event":"media","sequenceNumber":"{self._sequence}","media":'
-                    f'{{"track":"inbound","chunk":"{tick}","timestamp":"{20 * tick - 20}",'
-                    f'"payload":"{_payload(said.tobytes())}"}},"streamSid":"{stream_sid}"}}'
-                )
-                after = self._clock.time()
-                if after - before > _HELD_SECONDS:
-                    held_until = after
-            if held_until - due > _NOT_READ_SECONDS:
-                self._error(31930, "the server does not read what is sent")
-                return trace.Cause.STREAM_FAILED
-            if caller.keys:
-                await send(Dtmf(stream_sid, caller.keys.popleft(), self._next()).to_json())
-            if self._ending.is_set():
-                return trace.Cause.REDIRECTED
-            played = self._buffer.tick()
-            self._meter.played(played)
+    def _tick(self) -> float | None:
+        if self._ended.done():
+            return None
+        try:
+            ended = self._live()
+        except Exception as error:
+            self._ended.set_exception(error)
+            return None
+        if ended is not None:
+            self._ended.set_result(ended)
+            return None
+        self._ticks += 1
+        return self._begun + self._ticks * FRAME_SECONDS
+
+    def _live(self) -> trace.Cause | None:
+        """Live through a tick; who ended the stream, if somebody did."""
+        socket, caller = self._socket, self._caller
+        if socket.closed:
+            return self._server_closed()
+        if self._said is not None:
+            self._sequence += 1
+            socket.send(
+                f'{{"event":"media","sequenceNumber":"{self._sequence}","media":'
+                f'{{"track":"inbound","chunk":"{self._ticks}",'
+                f'"timestamp":"{20 * self._ticks - 20}","payload":"{_payload(self._said)}"}},'
+                f'"streamSid":"{self._start.stream_sid}"}}'
+            )
+        if socket.held_since is not None and self._clock.time() - socket.held_since > (
+            _NOT_READ_SECONDS
+        ):
+            self._error(31930, "the server does not read what is sent")
+            return trace.Cause.STREAM_FAILED
+        if caller.keys:
+            key = Dtmf(self._start.stream_sid, caller.keys.popleft(), self._next())
+            socket.send(key.to_json())
+        if self._ending.is_set():
+            return trace.Cause.REDIRECTED
+        played = self._buffer.tick()
+        self._meter.played(played)
+        if self._cleared or played.marks:
             for name in (*self._cleared, *played.marks):
-                await send(MarkReturned(stream_sid, name, self._next()).to_json())
+                socket.send(MarkReturned(self._start.stream_sid, name, self._next()).to_json())
             self._cleared.clear()
-            said = caller.tick(mulaw.decode(played.audio) if played.samples else _SILENCE)
-            if said is None:
-                return trace.Cause.CALLER_HUNG_UP
-            tick += 1
+        said = caller.tick(mulaw.decode(played.audio) if played.samples else _SILENCE)
+        if said is None:
+            return trace.Cause.CALLER_HUNG_UP
+        self._said = said.tobytes()
+        return None
 
-    async def _receive(self) -> None:
-        async for message in self._socket:
-            if message.type is aiohttp.WSMsgType.ERROR:
-                return
-            self._read(message.data)
-
-    def _read(self, message: str | bytes) -> None:
+    def _read(self, message: str) -> None:
         try:
             fields = json.loads(message)
             if fields["event"] == "media" and fields["streamSid"] == self._start.stream_sid:

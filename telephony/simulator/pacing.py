@@ -1,8 +1,9 @@
 """One timer for the ticks of all callers of a process, and how late each of them came.
 
-Every caller of a load run has a tick every 20 ms, at its own moment. With a timer for each, a busy
-event loop would wake callers in any order; here they stand in one queue by the time at which they
-are due, and a caller that is waited for is never behind one that is due later.
+Every caller of a load run has a tick every 20 ms, at its own moment. With a timer and a task for
+each, a busy event loop would wake callers in any order, and waking them would cost more than what
+they do. Here they stand in one queue by the time at which they are due and are called one after the
+other; nobody waits behind one that is due later.
 """
 
 from __future__ import annotations
@@ -11,71 +12,77 @@ import asyncio
 import heapq
 import itertools
 from array import array
+from collections.abc import Callable
 
 import numpy as np
 
 from telephony.clock import Clock
 from telephony.simulator.load_report import Percentiles
 
+Tick = Callable[[], float | None]
+"""Lives through one tick; when the next one is due, in seconds of the clock, or None."""
+
 _CLOSE_ENOUGH = 0.0005
 """The event loop wakes by whole milliseconds: what is due so soon is not waited for again."""
 _LONGEST_SLEEP = 0.002
+_IN_A_ROW = 16
+"""Ticks that are due together before what has arrived meanwhile is read."""
 
 
 class Pacer:
-    """Wakes whoever waits, each when it is due.
+    """Calls whoever is due, each when it is due.
 
     Attributes:
-        lateness: Milliseconds by which every tick came late, for no fault of the server's.
+        lateness: Milliseconds by which every tick came late: the tool's own doing.
     """
 
     def __init__(self, clock: Clock) -> None:
-        """Prepare; nothing is woken before ``run``.
+        """Prepare; nobody is called before ``run``.
 
         Args:
             clock: Tells the time and waits.
         """
         self._clock = clock
         self._order = itertools.count()
-        self._waiting: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[float, int, Tick]] = []
         self._anybody = asyncio.Event()
         self.lateness = array("f")
 
-    async def until(self, due: float, *, held_until: float = 0.0) -> None:
-        """Wait for a moment; let the others have their turn, if it has passed.
+    def join(self, due: float, tick: Tick) -> None:
+        """Have a tick called when it is due, and again when it says, until it says None.
 
         Args:
             due: In seconds of the clock.
-            held_until: Until then whoever waits was kept from it by the server: that is not counted
-                as lateness of the tool.
+            tick: Must not raise: that would end the ticks of everybody.
         """
-        if due > self._clock.time():
-            woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            heapq.heappush(self._waiting, (due, next(self._order), woken))
-            self._anybody.set()
-            await woken
-        else:
-            await asyncio.sleep(0)
-        # Also what passes between the wake-up call and this line is the tool's.
-        self.lateness.append(1000 * max(0.0, self._clock.time() - max(due, held_until)))
+        heapq.heappush(self._waiting, (due, next(self._order), tick))
+        self._anybody.set()
 
     async def run(self) -> None:
-        """Wake whoever is due, until cancelled."""
+        """Call whoever is due, until cancelled."""
+        time = self._clock.time
         while True:
             while not self._waiting:
                 self._anybody.clear()
                 await self._anybody.wait()
-            due = self._waiting[0][0]
-            wait = due - self._clock.time()
+            wait = self._waiting[0][0] - time()
             if wait > _CLOSE_ENOUGH:
                 # No longer than this: somebody may come who is due sooner.
                 await self._clock.sleep(min(wait, _LONGEST_SLEEP))
                 continue
-            now = max(due, self._clock.time())
-            while self._waiting and self._waiting[0][0] <= now:
-                woken = heapq.heappop(self._waiting)[2]
-                if not woken.done():
-                    woken.set_result(None)
+            for _ in range(_IN_A_ROW):
+                due, order, tick = self._waiting[0]
+                now = time()
+                if due - now > _CLOSE_ENOUGH:
+                    break
+                self.lateness.append(1000 * max(0.0, now - due))
+                following = tick()
+                if following is not None:
+                    heapq.heapreplace(self._waiting, (following, order, tick))
+                    continue
+                heapq.heappop(self._waiting)
+                if not self._waiting:
+                    break
             await asyncio.sleep(0)
 
     def percentiles(self) -> Percentiles | None:
