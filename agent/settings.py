@@ -9,20 +9,17 @@ never in the YAML file: it comes from ``TWILIO_AUTH_TOKEN`` or from ``gateway.au
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
+
+from agent.section import Section
+from agent.tools.settings import ToolSettings
 
 ENVIRONMENT_PREFIX = "GLM_VOICE_"
 AUTH_TOKEN_VARIABLE = "TWILIO_AUTH_TOKEN"
 SHIPPED_CHECKPOINT = Path(__file__).parent / "nano" / "checkpoint"
-
-
-class Section(BaseModel):
-    """A group of settings; a field it does not know is an error, not a silent typo."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class TritonSettings(Section):
@@ -63,6 +60,9 @@ class GatewaySettings(Section):
         max_calls: Calls answered at once; further ones are told the line is busy.
         workers: Processes that answer calls behind the one port, sensibly one a core: a call is
             Python and uses one. ``max_calls`` is for all of them together.
+        transfer: How a call is sent to somebody else: ``twiml`` (Twilio asks when the agent has
+            left) or ``rest`` (Twilio is told by its REST API).
+        rest_url: Twilio's REST API.
     """
 
     host: str = "127.0.0.1"
@@ -73,6 +73,8 @@ class GatewaySettings(Section):
     records_dir: Path = Path("records")
     max_calls: int = Field(default=8, ge=1)
     workers: int = Field(default=1, ge=1, le=256)
+    transfer: Literal["twiml", "rest"] = "twiml"
+    rest_url: str = "https://api.twilio.com"
 
     @model_validator(mode="after")
     def _base_url(self) -> "GatewaySettings":
@@ -171,11 +173,12 @@ class AgentSettings(Section):
         greeting: Typed instruction that the agent follows when the call starts; None waits for the
             caller.
         greeting_text: Words to say when the call starts, word for word; wins over ``greeting``.
-        instructions: System prompt; None takes the model's own.
+        instructions: What the agent is told beyond the model's own system prompt.
         sampling: How answers are sampled.
         vad: When the caller counts as speaking.
         turn: When the caller's turn is over.
         transcribe: Ask the model for the caller's words too, where the checkpoint can tell them.
+        tools: What the agent may do on a call (docs/tools.md).
     """
 
     greeting: str | None = "Greet the caller."
@@ -185,6 +188,7 @@ class AgentSettings(Section):
     vad: VADSettings = VADSettings()
     turn: TurnSettings = TurnSettings()
     transcribe: bool = True
+    tools: tuple[ToolSettings, ...] = ()
 
 
 class Settings(Section):

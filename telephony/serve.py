@@ -14,6 +14,7 @@ from agent.pipeline import SharedModels, run_call
 from agent.replica import EngineUnavailable
 from agent.settings import Settings
 from agent.speech.request import TurnRequest
+from agent.tools.building import build_tools
 from agent.triton import VoiceClient
 from telephony.clock import Clock
 from telephony.records import CallRecords
@@ -42,7 +43,7 @@ async def serving(settings: Settings, progress: Callable[[str], None]) -> AsyncI
         The gateway's public base URL.
 
     Raises:
-        ValueError: Settings that cannot be used, such as no auth token.
+        ValueError: Settings that cannot be used, such as no auth token, or a tool's secret.
         agent.embedded.EmbeddedServerError: The embedded engine does not start.
         OSError: The address cannot be listened on.
     """
@@ -78,6 +79,7 @@ async def serving_here(
     Yields:
         The gateway's public base URL.
     """
+    tools = build_tools(settings.agent.tools)
     records = CallRecords(settings.gateway.records_dir)
     async with AsyncExitStack() as stack:
         loading = asyncio.create_task(_load_models(progress))
@@ -93,7 +95,9 @@ async def serving_here(
 
         async def answer_call(transport: PhoneTransport, call: PhoneCall) -> None:
             session = client.session()
-            await run_call(transport, session, models, settings.agent, call.observer)
+            await run_call(
+                transport, session, models, settings.agent, call.observer, tools, call.phone
+            )
 
         gateway = settings.gateway
         app = create_app(

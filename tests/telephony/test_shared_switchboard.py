@@ -82,3 +82,9 @@ def test_what_a_process_held_is_free_when_it_is_gone(path, board):
     assert board.active == 1
     assert board.workers == 1
     board.admit("CA3")
+
+
+def test_whom_a_call_is_to_be_connected_with_any_worker_can_say_once(board, other):
+    board.numbers["CA1"] = "+15550100009"
+    assert other.numbers.pop("CA1", None) == "+15550100009"
+    assert board.numbers.pop("CA1", None) is None

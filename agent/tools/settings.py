@@ -1,0 +1,215 @@
+"""How tools are declared in the settings: ``agent.tools``."""
+
+import ipaddress
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+from urllib.parse import urlsplit
+
+from pydantic import Field, model_validator
+
+from agent.section import Section
+
+_NAME = r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$"
+_PHONE_NUMBER = r"^\+[1-9][0-9]{6,14}$"
+
+
+class Secret(Section):
+    """A value that does not belong in a file of settings.
+
+    Attributes:
+        env: Variable of the environment that holds it.
+        file: File that holds it and nothing else, in place of ``env``.
+        prefix: Stands before it, such as ``"Bearer "``.
+    """
+
+    env: str | None = None
+    file: Path | None = None
+    prefix: str = ""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Secret":
+        if (self.env is None) == (self.file is None):
+            raise ValueError("a secret has either env or file")
+        return self
+
+    def read(self) -> str:
+        """The value, with its prefix.
+
+        Raises:
+            ValueError: It is not there, or empty; names the variable or the file.
+        """
+        if self.env is not None:
+            value, place = os.environ.get(self.env, ""), f"environment variable {self.env}"
+        else:
+            assert self.file is not None
+            place = f"file {self.file}"
+            try:
+                value = self.file.read_text("utf-8").strip()
+            except OSError as error:
+                raise ValueError(f"{place}: {error.strerror or error}") from error
+        if not value:
+            raise ValueError(f"{place} is empty or not set")
+        return self.prefix + value
+
+
+class _Tool(Section):
+    """What every tool has.
+
+    Attributes:
+        name: By which the model calls it.
+        description: What it does, for the model.
+        parameters: JSON schema of its arguments, where the model is to see another one than the
+            tool's own.
+        timeout: Seconds that it may take, retries included.
+        on_failure: What the model is told when it fails, in place of the reason.
+        filler: What the agent says while it runs.
+        filler_after: Seconds of silence before that.
+    """
+
+    name: str = Field(pattern=_NAME)
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    timeout: float = Field(default=10.0, gt=0)
+    on_failure: str | None = Field(default=None, min_length=1)
+    filler: str | None = Field(default=None, min_length=1)
+    filler_after: float = Field(default=1.0, ge=0)
+
+
+class FunctionSettings(_Tool):
+    """A Python function.
+
+    Attributes:
+        function: ``package.module:function``. Its annotations are the types of the arguments; its
+            docstring describes it and them.
+    """
+
+    kind: Literal["function"]
+    function: str = Field(pattern=r"^[\w.]+:[\w.]+$")
+
+
+class WebhookSettings(_Tool):
+    """An HTTP request.
+
+    Attributes:
+        description: Required.
+        parameters: JSON schema of the arguments; required.
+        url: https, or http on loopback.
+        method: GET and DELETE put the arguments in the query, the others in a JSON body.
+        headers: By name; a value may be a secret.
+        signing_secret: Signs the request (docs/tools.md says how).
+        idempotent: Making it twice does no more than making it once.
+        retries: How often it is made again when it fails; only of one that is idempotent.
+        backoff: Seconds before the first retry; doubled before each further one.
+        longest_result: Most characters of its answer; a model remembers every one.
+    """
+
+    kind: Literal["webhook"]
+    description: str = Field(min_length=1)
+    parameters: dict[str, Any]
+    url: str
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = "POST"
+    headers: dict[str, str | Secret] = {}  # noqa: RUF012
+    signing_secret: Secret | None = None
+    idempotent: bool = False
+    retries: int = Field(default=0, ge=0, le=10)
+    backoff: float = Field(default=0.2, gt=0)
+    longest_result: int = Field(default=2000, ge=1)
+
+    @model_validator(mode="after")
+    def _safe(self) -> "WebhookSettings":
+        parts = urlsplit(self.url)
+        if parts.scheme != "https" and not (parts.scheme == "http" and _loopback(parts.hostname)):
+            raise ValueError(f"url must be https, or http on loopback, got {self.url!r}")
+        if self.retries and not self.idempotent:
+            raise ValueError("retries need idempotent: true; a request that is not is made once")
+        return self
+
+
+class HangUpSettings(_Tool):
+    """Ends the call, when the caller has heard the agent's last words.
+
+    Attributes:
+        timeout: As elsewhere, the last words included.
+    """
+
+    kind: Literal["hang_up"]
+    name: str = Field(default="hang_up", pattern=_NAME)
+    timeout: float = Field(default=60.0, gt=0)
+
+
+class TransferSettings(_Tool):
+    """Connects the caller with somebody else, when the caller has heard the agent's last words.
+
+    Attributes:
+        destinations: Telephone numbers (E.164) by what the model calls them; it never sees a
+            number.
+        timeout: As elsewhere, the last words included.
+    """
+
+    kind: Literal["transfer"]
+    name: str = Field(default="transfer", pattern=_NAME)
+    timeout: float = Field(default=60.0, gt=0)
+    destinations: dict[str, Annotated[str, Field(pattern=_PHONE_NUMBER)]] = Field(min_length=1)
+
+
+class SendDigitsSettings(_Tool):
+    """Presses keys: for menus and extensions at the other end."""
+
+    kind: Literal["send_digits"]
+    name: str = Field(default="send_digits", pattern=_NAME)
+
+
+class TakeMessageSettings(_Tool):
+    """Keeps a message in the call's record (event ``message_taken``)."""
+
+    kind: Literal["take_message"]
+    name: str = Field(default="take_message", pattern=_NAME)
+
+
+class LookUpSettings(_Tool):
+    """Finds a fact in a table.
+
+    Attributes:
+        description: Required: the model must know what can be looked up.
+        parameter: What the argument is called.
+        facts: Facts by key.
+        file: A YAML file with such a mapping, in place of ``facts``.
+        unknown: What the model is told where nothing is found; without it, which keys there are.
+    """
+
+    kind: Literal["look_up"]
+    name: str = Field(default="look_up", pattern=_NAME)
+    description: str = Field(min_length=1)
+    parameter: str = Field(default="key", pattern=_NAME)
+    facts: dict[str, str] | None = None
+    file: Path | None = None
+    unknown: str | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "LookUpSettings":
+        if (self.facts is None) == (self.file is None):
+            raise ValueError("a table has either facts or file")
+        return self
+
+
+ToolSettings: TypeAlias = Annotated[
+    FunctionSettings
+    | WebhookSettings
+    | HangUpSettings
+    | TransferSettings
+    | SendDigitsSettings
+    | TakeMessageSettings
+    | LookUpSettings,
+    Field(discriminator="kind"),
+]
+"""One tool, told apart by ``kind``."""
+
+
+def _loopback(host: str | None) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
