@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from telephony.agents import CallCentre
     from telephony.serve import Service
 
+if TYPE_CHECKING:
+    from telephony.simulator import Outputs
+
+_MOST_CALLS = 512
+"""So many calls a search for the capacity tries, unless --calls says otherwise."""
 _LOG_FORMAT = "{time:HH:mm:ss.SSS} {level:<7} {name}: {message} {extra}"
 
 
@@ -129,6 +134,25 @@ def _simulate_parser(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="SECONDS",
         help="for all calls; what does not fit is skipped",
+    )
+    load = parser.add_argument_group("load")
+    load.add_argument(
+        "--calls", type=int, metavar="N", help="callers that call at once, again and again"
+    )
+    load.add_argument(
+        "--for", type=float, default=60.0, dest="seconds", metavar="T", help="seconds (60)"
+    )
+    load.add_argument(
+        "--ramp", type=float, default=0.0, metavar="R", help="seconds over which they begin (0)"
+    )
+    load.add_argument(
+        "--find-capacity", action="store_true", help="the largest N (--calls at most) within --p95"
+    )
+    load.add_argument(
+        "--p95",
+        type=float,
+        metavar="MS",
+        help="bound on voice-to-voice time at the 95th percentile",
     )
     reports = parser.add_argument_group("reports")
     place = reports.add_mutually_exclusive_group()
@@ -262,13 +286,38 @@ def _simulate(options: argparse.Namespace) -> int:
     from telephony.simulator.commands import DEMO_SCENARIO, DEMO_SETTINGS
 
     paths = [DEMO_SCENARIO] if options.demo else options.paths
-    plan = Plan(options.repeat, options.parallel, options.budget)
     outputs = Outputs(options.runs, options.out, options.html, options.json, options.junit)
+    if options.calls is not None or options.find_capacity:
+        return _load(options, paths, outputs)
+    plan = Plan(options.repeat, options.parallel, options.budget)
     if options.url is None:
         settings = options.settings or (DEMO_SETTINGS if options.demo else None)
         return rehearse(paths, outputs, settings, plan=plan)
     token = options.auth_token or os.environ.get(AUTH_TOKEN_VARIABLE, "")
     return simulate(paths, options.url, token, outputs, options.records, plan=plan, via=options.via)
+
+
+def _load(options: argparse.Namespace, paths: Sequence[Path], outputs: "Outputs") -> int:
+    for name in ("parallel", "budget", "records", "junit"):
+        if getattr(options, name) not in (None, 1):
+            raise ValueError(f"--{name} is not for load runs")
+    from telephony.simulator.commands import DEMO_SETTINGS
+    from telephony.simulator.load_commands import Agent, capacity, load
+    from telephony.simulator.load_tally import LoadPlan
+    from telephony.simulator.target import Target
+
+    token = options.auth_token or os.environ.get(AUTH_TOKEN_VARIABLE, "")
+    target = Target(options.url, token, via=options.via) if options.url is not None else None
+    agent = Agent(target, options.settings or (DEMO_SETTINGS if options.demo else None))
+    if not options.find_capacity:
+        if options.repeat != 1:
+            raise ValueError("--repeat is for rehearsals and for --find-capacity")
+        plan = LoadPlan(options.calls, options.seconds, options.ramp)
+        return load(paths, agent, plan, outputs, p95_ms=options.p95)
+    if options.p95 is None:
+        raise ValueError("--find-capacity needs --p95")
+    plan = LoadPlan(options.calls or _MOST_CALLS, options.seconds, options.ramp)
+    return capacity(paths, agent, plan, outputs, p95_ms=options.p95, repeat=options.repeat)
 
 
 def _loopback(options: argparse.Namespace) -> int:

@@ -31,7 +31,8 @@ from agent.yaml_document import Document, Location, Mistake, MistakesError
 ENVIRONMENT_PREFIX = "GLM_VOICE_"
 AUTH_TOKEN_VARIABLE = "TWILIO_AUTH_TOKEN"
 OPERATOR_TOKEN_VARIABLE = "GLM_OPERATOR_TOKEN"
-_SECRETS = {"auth_token": AUTH_TOKEN_VARIABLE, "operator_token": OPERATOR_TOKEN_VARIABLE}
+SECRETS = {"auth_token": AUTH_TOKEN_VARIABLE, "operator_token": OPERATOR_TOKEN_VARIABLE}
+"""Fields of :class:`GatewaySettings`, and the variables that they come from."""
 SHIPPED_CHECKPOINT = Path(__file__).parent / "nano" / "checkpoint"
 
 
@@ -89,6 +90,8 @@ class GatewaySettings(Section):
             50. Ten seconds' worth may come at once, after the network stood still.
         trusted_proxies: Addresses or networks of the proxies in front, whose ``X-Forwarded-For``
             is believed.
+        workers: Processes that answer calls behind the one port, sensibly one a core: a call is
+            Python and uses one. The limit of calls is for all of them together.
         transfer: How a call is sent to somebody else: ``twiml`` (Twilio asks when the agent has
             left) or ``rest`` (Twilio is told by its REST API).
         rest_url: Twilio's REST API.
@@ -108,6 +111,7 @@ class GatewaySettings(Section):
     connections_per_address: int = Field(default=64, ge=1)
     messages_per_second: float = Field(default=200.0, ge=60)
     trusted_proxies: tuple[Annotated[str, AfterValidator(_network)], ...] = ()
+    workers: int = Field(default=1, ge=1, le=256)
     transfer: Literal["twiml", "rest"] = "twiml"
     rest_url: str = "https://api.twilio.com"
 
@@ -287,7 +291,7 @@ def load_settings(
     mistakes: list[Mistake] = [] if document is None else document.mistakes
 
     gateway = values.get("gateway")
-    for name, variable in _SECRETS.items():
+    for name, variable in SECRETS.items():
         if document is not None and isinstance(gateway, dict) and name in gateway:
             del gateway[name]
             message = (
@@ -339,7 +343,7 @@ def _apply_environment(values: dict[str, Any], environ: Mapping[str, str]) -> di
         except yaml.YAMLError as error:
             raise MistakesError([Mistake(name, None, f"not a YAML value: {error}")]) from error
         put(tuple(name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")), name, value)
-    for secret, name in _SECRETS.items():
+    for secret, name in SECRETS.items():
         if environ.get(name):
             put(("gateway", secret), name, environ[name])
     return variables

@@ -49,6 +49,7 @@ class TurnAudio:
         self._patience = patience
         self._state = _State.IDLE
         self._held: deque[_Piece] = deque()
+        self._held_samples = 0
         self._speaking: list[tuple[float, int]] = []
         self._spoken = 0
 
@@ -71,8 +72,11 @@ class TurnAudio:
             self._speaking.append((at, len(audio)))
             return [audio]
         self._held.append(_Piece(audio, at))
+        self._held_samples += len(audio)
         if self._state is _State.IDLE:
-            self._trim(self._held, self._pre_roll + self._patience)
+            limit = self._pre_roll + self._patience
+            self._trim(self._held, self._held_samples - limit)
+            self._held_samples = min(self._held_samples, limit)
         return []
 
     def speech_started(self, at: float) -> list[Audio]:
@@ -87,9 +91,10 @@ class TurnAudio:
         since = [piece for piece in self._held if piece.at > at]
         before = deque(piece for piece in self._held if piece.at <= at)
         if self._state is _State.IDLE:
-            self._trim(before, self._pre_roll)
+            self._trim(before, sum(len(piece.audio) for piece in before) - self._pre_roll)
         self._state = _State.SPEAKING
         self._held.clear()
+        self._held_samples = 0
         self._speaking = [(piece.at, len(piece.audio)) for piece in since]
         return [piece.audio for piece in (*before, *since)]
 
@@ -111,9 +116,8 @@ class TurnAudio:
         self._speaking.clear()
 
     @staticmethod
-    def _trim(pieces: deque[_Piece], samples: int) -> None:
-        """Drop the oldest audio beyond so many samples."""
-        excess = sum(len(piece.audio) for piece in pieces) - samples
+    def _trim(pieces: deque[_Piece], excess: int) -> None:
+        """Drop the oldest samples, so many of them."""
         while excess > 0:
             first = pieces.popleft()
             if len(first.audio) > excess:

@@ -234,6 +234,11 @@ class CallCentre(Settings):
         every = {number for number in counts if number != ANY_NUMBER}
         for section, name, agent in self._named():
             where = ".".join(section)
+            if agent.busy.then == "wait" and self.gateway.workers > 1:
+                yield (
+                    (*section, "busy", "then"),
+                    f"{where}.busy.then: calls cannot wait where gateway.workers is more than 1",
+                )
             other = agent.outside.agent
             if other is not None and (other == name or other not in self.agents):
                 known = ", ".join(one for one in self.agents if one != name) or "none"

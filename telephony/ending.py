@@ -12,6 +12,7 @@ from telephony.agents import Agent
 from telephony.clock import Clock
 from telephony.line import EndCause, PhoneLine
 from telephony.records import CallRecorder
+from telephony.shared_switchboard import SharedSwitchboard
 from telephony.switchboard import Switchboard
 
 _GOODBYE_SECONDS = 20.0
@@ -58,7 +59,10 @@ async def end_in_time(live: Live, clock: Clock) -> None:
 
 
 async def drained(
-    switchboard: Switchboard, calls: Mapping[str, Live], clock: Clock, seconds: float
+    switchboard: Switchboard | SharedSwitchboard,
+    calls: Mapping[str, Live],
+    clock: Clock,
+    seconds: float,
 ) -> None:
     """Take no more calls and let those that run come to their end.
 
@@ -80,7 +84,9 @@ async def drained(
     await _empty_within(switchboard, clock, _GOODBYE_SECONDS)
 
 
-async def _empty_within(switchboard: Switchboard, clock: Clock, seconds: float) -> bool:
+async def _empty_within(
+    switchboard: Switchboard | SharedSwitchboard, clock: Clock, seconds: float
+) -> bool:
     empty = asyncio.ensure_future(switchboard.empty())
     waits = {empty, asyncio.ensure_future(clock.sleep(seconds))}
     try:

@@ -8,7 +8,7 @@ from datetime import date, datetime, timedelta
 from typing import Annotated, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator
 
 from agent.section import Section
 
@@ -68,6 +68,16 @@ def _days(value: Any) -> Days:
     raise ValueError("expected a date (2026-12-25) or two (2026-12-24/2027-01-01)")
 
 
+def _span_text(span: Span) -> str:
+    begin, end = span
+    end -= _DAY_MINUTES * (end > _DAY_MINUTES)
+    return f"{begin // 60:02}:{begin % 60:02}-{end // 60:02}:{end % 60:02}"
+
+
+def _days_text(days: Days) -> str:
+    return f"{days.first}/{days.last}"
+
+
 def weekdays(name: str) -> range:
     """The days of a week that a name such as ``mon`` or ``mon-fri`` stands for; Monday is 0.
 
@@ -98,7 +108,10 @@ def _zone(name: str) -> str:
     return name
 
 
-_Spans = Annotated[tuple[Annotated[Span, PlainValidator(_span)], ...], BeforeValidator(_spans)]
+# Written as they are read, since settings are handed on to other processes.
+_Span = Annotated[Span, PlainValidator(_span), PlainSerializer(_span_text)]
+_Days = Annotated[Days, PlainValidator(_days), PlainSerializer(_days_text)]
+_Spans = Annotated[tuple[_Span, ...], BeforeValidator(_spans)]
 
 
 class Hours(Section):
@@ -115,7 +128,7 @@ class Hours(Section):
 
     time_zone: Annotated[str, AfterValidator(_zone)]
     open: Mapping[Annotated[str, AfterValidator(_day_name)], _Spans] = Field(min_length=1)
-    holidays: tuple[Annotated[Days, PlainValidator(_days)], ...] = ()
+    holidays: tuple[_Days, ...] = ()
 
     def is_open(self, moment: datetime) -> bool:
         """Whether it is open.

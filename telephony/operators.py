@@ -35,7 +35,7 @@ def add_operator_routes(app: web.Application, gateway: Gateway, token: str | Non
         return web.json_response(_status(gateway))
 
     async def drain(request: web.Request) -> web.Response:
-        gateway.switchboard.draining = True
+        gateway.switchboard.drain()
         return web.Response(status=204)
 
     app.router.add_get("/operator/status", operators_only(token, status))

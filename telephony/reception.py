@@ -22,6 +22,7 @@ from telephony.clock import Clock
 from telephony.engine_health import EngineHealth
 from telephony.records import CallRecorder, CallRecords
 from telephony.sentences import ENGLISH
+from telephony.shared_switchboard import SharedSwitchboard
 from telephony.switchboard import TOKEN_SECONDS, LineBusyError, Switchboard
 from telephony.transfers import Transfers
 
@@ -81,7 +82,7 @@ class Reception:
     def __init__(
         self,
         agents: Agents,
-        switchboard: Switchboard,
+        switchboard: Switchboard | SharedSwitchboard,
         engine: EngineHealth,
         records: CallRecords,
         clock: Clock,
@@ -160,7 +161,11 @@ class Reception:
         """The call whose socket has opened and brought a token; None if it is not let in."""
         if not self._switchboard.connect(call_sid, token):
             return None
-        arrival = self._arrivals.pop(call_sid)
+        arrival = self._arrivals.pop(call_sid, None)
+        if arrival is None:
+            # Another process has answered its webhook.
+            name = self._switchboard.agent_of(call_sid)
+            return Arrival(name, self.agents[name], self._clock.time())
         self._unwatch(arrival)
         return arrival
 
@@ -208,14 +213,16 @@ class Reception:
             say = busy.say if busy.then != "wait" else None
             onward = busy.number if busy.then != "refuse" else None
             return await self._turn_away(call_sid, arrival, reason, say, onward)
-        # Before anything else can happen: the webhook may be repeated.
-        self._watch(call_sid, arrival, TOKEN_SECONDS, "never_connected")
+        if not self._switchboard.shared:
+            # Before anything else can happen: the webhook may be repeated. Where the socket may
+            # come to another process, nothing is begun for it here, and nothing to be freed.
+            self._watch(call_sid, arrival, TOKEN_SECONDS, "never_connected")
         if not await self._engine.reachable():
             return await self._turn_away(call_sid, arrival, "engine", None, busy.number)
         if not self._switchboard.is_expected(call_sid):
             # The caller hung up meanwhile.
             return webhooks.hang_up_twiml()
-        if arrival.prepared is None:
+        if arrival.prepared is None and not self._switchboard.shared:
             arrival.prepared = self._prepare(agent)
         return webhooks.connect_twiml(
             webhooks.websocket_url(self._url(""), "/media"),

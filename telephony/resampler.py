@@ -8,6 +8,7 @@ exact in float64 and the output is the same to the last bit however the input wa
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from math import gcd
 
@@ -27,12 +28,36 @@ _COEFFICIENT_SCALE = 1 << 24
 # 15 bits of sample, 24 of coefficient, 7 for the sum over a filter: 46 of float64's 53 exact bits.
 
 _BLOCK = 320
-"""Output samples filtered at once: more would gain nothing and miss the cache."""
+"""Output samples filtered at once, about: more would gain nothing and miss the cache."""
+
+_GROUP = 32
+"""Output samples that one matrix makes of the input under all of them."""
+
+
+@dataclass(frozen=True)
+class _Polyphase:
+    """The filter of a ratio, laid out for whole periods of its pattern of phases.
+
+    Attributes:
+        filters: Integer coefficients scaled by ``_COEFFICIENT_SCALE``, float64 [period, taps]: one
+            row for each output sample of a period.
+        first: Index of the first input sample under each of them, int64 [period], for the period
+            that begins with output sample 0.
+        advance: Input samples that a period takes.
+        matrix: The same for a group of output samples, float64 [inputs, group]; None where the
+            pattern of phases is too long for that.
+        stride: Input samples that a group takes.
+    """
+
+    filters: npt.NDArray[np.float64]
+    first: npt.NDArray[np.int64]
+    advance: int
+    matrix: npt.NDArray[np.float64] | None
+    stride: int
 
 
 @lru_cache(maxsize=16)
-def _polyphase_filter(up: int, down: int) -> npt.NDArray[np.float64]:
-    """Integer coefficients ``[up, taps]``, one row a phase, scaled by ``_COEFFICIENT_SCALE``."""
+def _polyphase(up: int, down: int) -> _Polyphase:
     half = _HALF_LENGTH * max(up, down)
     prototype = firwin(
         2 * half + 1,
@@ -42,9 +67,20 @@ def _polyphase_filter(up: int, down: int) -> npt.NDArray[np.float64]:
     taps = 2 * half // up + 1
     padded = np.zeros(taps * up)
     padded[: 2 * half + 1] = np.rint(prototype * up * _COEFFICIENT_SCALE)
-    phases = np.ascontiguousarray(padded.reshape(taps, up).T)
-    phases.setflags(write=False)
-    return phases
+    phases = padded.reshape(taps, up).T
+    repeats = max(1, _BLOCK // up)
+    position = np.arange(repeats * up) * down - half
+    first = -(-position // up)
+    filters = np.ascontiguousarray(phases[first * up - position])
+    filters.setflags(write=False)
+    matrix, group = None, up * -(-_GROUP // up)
+    if 1 in (up, down) and group <= len(filters):
+        # Whatever was emitted before ended with a whole pattern, so a group may begin anywhere.
+        matrix = np.zeros((first[group - 1] - first[0] + taps, group))
+        for output in range(group):
+            begin = first[output] - first[0]
+            matrix[begin : begin + taps, output] = filters[output]
+    return _Polyphase(filters, first, repeats * down, matrix, group * down // up)
 
 
 class Resampler:
@@ -70,7 +106,7 @@ class Resampler:
         self._up = target_rate // divisor
         self._down = source_rate // divisor
         self._half = _HALF_LENGTH * max(self._up, self._down)
-        self._phases = _polyphase_filter(self._up, self._down)
+        self._filter = _polyphase(self._up, self._down)
         self.source_rate = source_rate
         self.target_rate = target_rate
         self.reset()
@@ -113,7 +149,7 @@ class Resampler:
         if self._up == self._down:
             return np.zeros(0, dtype=np.int16)
         total = -(-self._received * self._up // self._down)
-        self._window = np.concatenate((self._window, np.zeros(self._phases.shape[1])))
+        self._window = np.concatenate((self._window, np.zeros(self._filter.filters.shape[1])))
         tail = self._emit(total)
         self.reset()
         return tail
@@ -123,31 +159,49 @@ class Resampler:
         return -((self._half - output * self._down) // self._up)
 
     def _emit(self, until: int) -> npt.NDArray[np.int16]:
-        blocks = [
-            self._filtered(begin, min(begin + _BLOCK, until))
-            for begin in range(self._emitted, until, _BLOCK)
-        ]
-        if not blocks:
-            return np.zeros(0, dtype=np.int16)
+        exact = np.empty(until - self._emitted, np.float64)
+        if self._filter.matrix is not None:
+            self._filter_groups(self._filter.matrix, exact)
+        else:
+            self._filter_periods(exact)
         self._emitted = until
         drop = self._first_input(until) - self._start
         self._window = self._window[drop:]
         self._start += drop
-        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        exact *= 1.0 / _COEFFICIENT_SCALE
+        np.rint(exact, exact)
+        np.clip(exact, -32768.0, 32767.0, exact)
+        return exact.astype(np.int16)
 
-    def _filtered(self, begin: int, end: int) -> npt.NDArray[np.int16]:
-        """Output samples ``begin`` to ``end``, whose input is in the window."""
-        position = np.arange(begin, end) * self._down - self._half
-        first = -(-position // self._up)
-        phase = first * self._up - position
-        # Every run of `taps` samples as a row, without copying. The zero coefficient that ends some
-        # phases reaches one sample past the last one that matters.
-        taps = self._phases.shape[1]
-        window = np.append(self._window[first[0] - self._start : first[-1] - self._start + taps], 0)
+    def _filter_groups(self, matrix: npt.NDArray[np.float64], out: npt.NDArray[np.float64]) -> None:
+        """The next output samples, in groups whose input overlaps; the last one may be cut."""
+        inputs, group = matrix.shape
+        stride = self._filter.stride
+        groups = -(-len(out) // group)
+        window = self._window[self._first_input(self._emitted) - self._start :]
+        missing = (groups - 1) * stride + inputs - len(window)
+        if missing > 0:
+            window = np.concatenate((window, np.zeros(missing)))
         rows: npt.NDArray[np.float64] = np.ndarray(
-            (len(window) - taps + 1, taps), np.float64, window, 0, (8, 8)
+            (groups, inputs), np.float64, window, 0, (8 * stride, 8)
         )
-        exact = np.einsum("ij,ij->i", rows[first - first[0]], self._phases[phase])
-        scaled = np.rint(exact * (1.0 / _COEFFICIENT_SCALE))
-        clipped: npt.NDArray[np.int16] = np.clip(scaled, -32768.0, 32767.0).astype(np.int16)
-        return clipped
+        out[:] = (rows @ matrix).reshape(-1)[: len(out)]
+
+    def _filter_periods(self, out: npt.NDArray[np.float64]) -> None:
+        """The next output samples, each under its own filter."""
+        begin, end = self._emitted, self._emitted + len(out)
+        while begin < end:
+            periods, within = divmod(begin, len(self._filter.first))
+            first = self._filter.first[within : within + end - begin]
+            filters = self._filter.filters[within : within + end - begin]
+            taps = filters.shape[1]
+            lowest = int(first[0]) + periods * self._filter.advance - self._start
+            # Every run of `taps` samples as a row, without copying. The zero coefficient that ends
+            # some phases reaches one sample past the last one that matters.
+            window = np.append(self._window[lowest : lowest + int(first[-1] - first[0]) + taps], 0)
+            rows: npt.NDArray[np.float64] = np.ndarray(
+                (len(window) - taps + 1, taps), np.float64, window, 0, (8, 8)
+            )
+            to = out[begin - self._emitted :][: len(first)]
+            np.einsum("ij,ij->i", rows[first - first[0]], filters, out=to)
+            begin += len(first)

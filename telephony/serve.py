@@ -2,12 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from aiohttp import web
 from loguru import logger
 
 from agent.conversation import CALLER_RATE
@@ -19,8 +18,12 @@ from agent.speech.request import TurnRequest
 from agent.triton import VoiceClient
 from telephony.agents import CallCentre
 from telephony.answering import Answering
+from telephony.clock import Clock
+from telephony.reception import Reception
 from telephony.records import CallRecords
-from telephony.server import GATEWAY, create_app, drain, listening
+from telephony.server import GATEWAY, OpenSwitchboard, create_app, drain, listening
+from telephony.switchboard import Switchboard
+from telephony.workers import working
 
 _WARM_UP = TurnRequest(max_new_tokens=80, temperature=0.0)
 _WARM_UP_SECONDS = 2
@@ -38,11 +41,12 @@ class Service:
 
     url: str
     settings: CallCentre
-    _app: web.Application
+    _drain: Callable[[], Awaitable[None]]
+    _reception: Reception | None
 
     async def drain(self) -> None:
         """Take no more calls, and return when those that run have ended, or had their time."""
-        await drain(self._app, self.settings.gateway.drain_secs)
+        await self._drain()
 
     def take_over(self, settings: CallCentre) -> list[str]:
         """Let the agents of other settings answer the calls that come from now on.
@@ -51,10 +55,12 @@ class Service:
             The sections that differ otherwise, which count from the next start.
 
         Raises:
-            ValueError: A tool cannot be made; nothing has changed.
+            ValueError: A tool cannot be made, or workers answer the calls; nothing has changed.
         """
+        if self._reception is None:
+            raise ValueError("gateway.workers: more than one read their settings at the start only")
         settings.build_tools()
-        self._app[GATEWAY].reception.agents = settings.staff
+        self._reception.agents = settings.staff
         now, then = self.settings, settings
         return [name for name in ("gateway", "triton") if getattr(now, name) != getattr(then, name)]
 
@@ -81,6 +87,39 @@ async def serving(settings: CallCentre, progress: Callable[[str], None]) -> Asyn
     settings.gateway.read_auth_token()
     settings.gateway.read_operator_token()
     settings.build_tools()
+    if settings.gateway.workers == 1:
+        async with serving_here(settings, progress) as service:
+            yield service
+        return
+    async with AsyncExitStack() as stack:
+        # One engine for all workers, and so one batch for all calls.
+        urls = settings.triton.urls or (await _embedded(stack, settings, progress),)
+        triton = settings.triton.model_copy(update={"urls": urls, "embedded": False})
+        there = settings.model_copy(update={"triton": triton})
+        workers = await stack.enter_async_context(working(there, progress))
+        yield Service(workers.url, settings, workers.drain, None)
+
+
+@asynccontextmanager
+async def serving_here(
+    settings: CallCentre,
+    progress: Callable[[str], None],
+    *,
+    open_switchboard: OpenSwitchboard = Switchboard,
+    clock: Clock | None = None,
+) -> AsyncIterator[Service]:
+    """As :func:`serving`, in this process alone.
+
+    Args:
+        settings: All of them; ``gateway.workers`` is not looked at.
+        progress: Told each step, as a line for a person.
+        open_switchboard: Opens one, where this process shares it with others on the same port.
+        clock: Paces the calls.
+
+    Yields:
+        The gateway.
+    """
+    settings.build_tools()
     records = CallRecords(settings.gateway.records_dir)
     async with AsyncExitStack() as stack:
         loading = asyncio.create_task(_load_models(progress))
@@ -95,20 +134,28 @@ async def serving(settings: CallCentre, progress: Callable[[str], None]) -> Asyn
         await _warm_up(client, progress, required=not settings.triton.urls)
 
         answering = Answering(client.session, models)
+        gateway = settings.gateway
         app = create_app(
-            settings.gateway,
+            gateway,
             answering.answer,
             records,
             engine_ready=client.ready,
             engine_carries=lambda: client.carries,
             agents=settings.staff,
             prepare=answering.prepare,
+            clock=clock,
+            open_switchboard=open_switchboard,
         )
+        shared = app[GATEWAY].switchboard.shared
         url = await stack.enter_async_context(
-            listening(app, settings.gateway.host, settings.gateway.port)
+            listening(app, gateway.host, gateway.port, shared=shared)
         )
         progress(f"gateway listens, voice webhook {url}/voice")
-        yield Service(url, settings, app)
+
+        async def drain_here() -> None:
+            await drain(app, gateway.drain_secs)
+
+        yield Service(url, settings, drain_here, app[GATEWAY].reception)
 
 
 async def _load_models(progress: Callable[[str], None]) -> SharedModels:

@@ -39,6 +39,7 @@ from telephony.operators import add_operator_routes
 from telephony.reception import Arrival, PrepareCall, Prepared, Reception
 from telephony.records import CallRecords
 from telephony.rest import TwilioRest
+from telephony.shared_switchboard import SharedSwitchboard
 from telephony.switchboard import Switchboard
 from telephony.transfers import Transfers
 from telephony.transport import PhoneTransport
@@ -77,6 +78,8 @@ class PhoneCall:
 
 AnswerCall = Callable[[PhoneTransport, PhoneCall], Awaitable[None]]
 """Runs one call to its end."""
+OpenSwitchboard = Callable[[Callable[[], int], Clock], Switchboard | SharedSwitchboard]
+"""Opens a switchboard with a limit of calls."""
 
 
 @dataclass
@@ -92,7 +95,7 @@ class Gateway:
     settings: GatewaySettings
     engine: EngineHealth
     signature: webhooks.SignatureCheck
-    switchboard: Switchboard
+    switchboard: Switchboard | SharedSwitchboard
     transfers: Transfers
     capacity: Capacity
     addresses: Addresses
@@ -126,6 +129,7 @@ def create_app(
     prepare: PrepareCall = lambda agent: None,
     clock: Clock | None = None,
     now: Callable[[], float] = time.time,
+    open_switchboard: OpenSwitchboard = Switchboard,
 ) -> web.Application:
     """Build the gateway.
 
@@ -140,6 +144,7 @@ def create_app(
         prepare: begins what can be begun for a call while its socket is awaited.
         clock: paces the calls' audio and ages tokens.
         now: Unix time, by which agents have their hours.
+        open_switchboard: opens the switchboard; another one where processes share it.
 
     Raises:
         ValueError: if there is no auth token, or a secret's file cannot be used.
@@ -150,14 +155,15 @@ def create_app(
     addresses = Addresses(settings.connections_per_address, settings.trusted_proxies)
     app = web.Application(client_max_size=_LARGEST_BODY, middlewares=[addresses.limit])
     capacity = Capacity(settings.max_calls, settings.talk_share, engine_carries)
+    switchboard = open_switchboard(capacity.limit, clock)
     gateway = app[GATEWAY] = Gateway(
         answer_call=answer_call,
         records=records,
         settings=settings,
         engine=EngineHealth(engine_ready, clock),
         signature=webhooks.SignatureCheck(token),
-        switchboard=Switchboard(capacity.limit, clock),
-        transfers=Transfers(lambda: gateway.url("/forwarded"), clock, rest),
+        switchboard=switchboard,
+        transfers=Transfers(lambda: gateway.url("/forwarded"), clock, switchboard.numbers, rest),
         capacity=capacity,
         addresses=addresses,
         clock=clock,
@@ -187,13 +193,16 @@ def create_app(
 
 
 @asynccontextmanager
-async def listening(app: web.Application, host: str, port: int) -> AsyncIterator[str]:
+async def listening(
+    app: web.Application, host: str, port: int, *, shared: bool = False
+) -> AsyncIterator[str]:
     """Serve the gateway; on leaving, end the calls and stop.
 
     Args:
         app: from :func:`create_app`.
         host: address to listen on.
         port: port to listen on; 0 takes a free one.
+        shared: other processes listen there too, and the kernel deals out the connections.
 
     Yields:
         The public base URL: the configured one, else the address that is listened on.
@@ -201,7 +210,7 @@ async def listening(app: web.Application, host: str, port: int) -> AsyncIterator
     runner = web.AppRunner(app, access_log=None, handle_signals=False)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port).start()
+        await web.TCPSite(runner, host, port, reuse_port=shared or None).start()
         gateway = app[GATEWAY]
         if gateway.public_base_url is None:
             gateway.public_base_url = f"http://{host}:{runner.addresses[0][1]}"
@@ -241,6 +250,7 @@ async def _status(request: web.Request) -> web.Response:
         if live is not None:
             await live.line.hang_up(EndCause.CALLER_HUNG_UP)
         else:
+            # Where another process has it, its socket tells that one.
             await gateway.reception.leave(call_sid, EndCause.CALLER_HUNG_UP)
     return web.Response(status=204)
 
@@ -251,6 +261,7 @@ async def _health(request: web.Request) -> web.Response:
     body = {
         "engine": "reachable" if reachable else "unreachable",
         "active_calls": gateway.switchboard.active,
+        "workers": gateway.switchboard.workers,
         "draining": gateway.switchboard.draining,
     }
     healthy = reachable and not gateway.switchboard.draining

@@ -49,7 +49,13 @@ class Switchboard:
 
     Attributes:
         draining: no new calls are let in.
+        numbers: whom calls are to be connected with that their agent leaves.
     """
+
+    shared = False
+    """Whether a call's socket may come to another process than its webhook."""
+    workers = 1
+    """Processes that share it."""
 
     def __init__(self, limit: Callable[[], int], clock: Clock):
         """Open a switchboard.
@@ -66,6 +72,7 @@ class Switchboard:
         self._waiting: dict[str, _Waiting] = {}
         self._changed = asyncio.Event()
         self.draining = False
+        self.numbers: dict[str, str] = {}
 
     @property
     def active(self) -> int:
@@ -132,6 +139,14 @@ class Switchboard:
         self._expected.pop(call_sid, None)
         self._waiting.pop(call_sid, None)
         self._changed.set()
+
+    def drain(self) -> None:
+        """Let no new calls in, in whatever process."""
+        self.draining = True
+
+    def agent_of(self, call_sid: str) -> str:
+        """Who answers a call whose socket is open."""
+        return self._live[call_sid]
 
     def is_expected(self, call_sid: str) -> bool:
         """Whether a place is kept for a call whose socket has not opened."""

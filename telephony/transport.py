@@ -38,6 +38,7 @@ from pipecat.transports.base_transport import BaseTransport, TransportParams
 from agent.frames import AudioHeardFrame
 from telephony import mulaw
 from telephony.clock import Clock, SystemClock
+from telephony.hearing import Hearing
 from telephony.line import EndCause, PhoneLine
 from telephony.media_streams import (
     FRAME_BYTES,
@@ -54,6 +55,14 @@ from telephony.playout import Playout
 from telephony.resampler import Resampler
 
 _FRAME_PCM_BYTES = 2 * FRAME_BYTES
+_PIECE_BYTES = 10 * _FRAME_PCM_BYTES
+"""Audio that is queued as one frame: 0.2 s, as often as Pipecat tells that the bot is speaking."""
+
+_MESSAGE_BYTES = 2 * FRAME_BYTES
+"""Sound of one message to the phone: 40 ms, as Pipecat sends it to any phone."""
+
+_TURNS_WITHOUT_REST = 8
+"""Messages read in a row before the event loop gets to the other calls."""
 _KEYS = {str(entry.value): entry for entry in KeypadEntry}
 
 
@@ -61,6 +70,8 @@ class PhoneParams(TransportParams):
     """Parameters of a phone line.
 
     Attributes:
+        audio_in_samples: the caller's audio comes in frames of so many samples: Silero's window, so
+            that no frame travels that decides nothing (telephony.hearing).
         lead_secs: audio sent ahead of the clock, so that a busy moment here is no gap there.
         goodbye_secs: at ``EndFrame``, how long beyond its duration to wait for the last audio's
             mark.
@@ -68,6 +79,7 @@ class PhoneParams(TransportParams):
 
     audio_in_enabled: bool = True
     audio_in_sample_rate: int | None = 16000
+    audio_in_samples: int = 512
     audio_out_enabled: bool = True
     audio_out_sample_rate: int | None = SAMPLE_RATE
     audio_out_10ms_chunks: int = 2
@@ -133,6 +145,7 @@ class PhoneInput(BaseInputTransport):
         self._transport = transport
         self._line = line
         self._output = output
+        self._window = params.audio_in_samples
         self._reading: asyncio.Task[None] | None = None
 
     async def start(self, frame: StartFrame) -> None:
@@ -174,20 +187,28 @@ class PhoneInput(BaseInputTransport):
                 CancelWorkerFrame(reason=str(self._line.cause)), FrameDirection.UPSTREAM
             )
 
+    async def push_audio_frame(self, frame: InputAudioRawFrame) -> None:
+        """Push audio as it comes: no queue in between, nor the task that Pipecat reads it with."""
+        await self.push_frame(frame)
+
     async def _pass_on(self) -> None:
-        resampler = Resampler(SAMPLE_RATE, self.sample_rate)
+        hearing = Hearing(self.sample_rate, self._window)
+        turns = 0
         while (event := await self._line.receive()) is not None:
             if isinstance(event, Media):
-                samples = resampler.push(mulaw.decode(event.payload))
-                await self.push_audio_frame(
-                    InputAudioRawFrame(samples.tobytes(), self.sample_rate, num_channels=1)
-                )
+                audio = hearing.hear(event.payload)
+                if audio:
+                    await self.push_audio_frame(
+                        InputAudioRawFrame(audio, self.sample_rate, num_channels=1)
+                    )
             elif isinstance(event, MarkReturned):
                 await self._output.mark_returned(event.mark)
             elif isinstance(event, Dtmf) and event.digit in _KEYS:
                 await self.push_frame(InputDTMFFrame(_KEYS[event.digit]))
-            # A sender faster than real time must not keep the event loop from the other calls.
-            await asyncio.sleep(0)
+            turns += 1
+            if turns % _TURNS_WITHOUT_REST == 0:
+                # A sender faster than real time must not keep the event loop from other calls.
+                await asyncio.sleep(0)
 
 
 class PhoneOutput(BaseOutputTransport):
@@ -201,6 +222,9 @@ class PhoneOutput(BaseOutputTransport):
         self._clock = clock
         self._playout = Playout()
         self._resampler: Resampler | None = None
+        # Audio that fills no frame yet, and whether it may be interrupted.
+        self._rest = b""
+        self._rest_interruptible = True
         # Rises with every interruption: a frame that was waiting for its time belongs to the past.
         self._interruptions = 0
         self._silenced = False
@@ -248,8 +272,7 @@ class PhoneOutput(BaseOutputTransport):
                 self._playout.end(frame.context_id)
                 await self._queue_tail(TTSAudioRawFrame)
             elif isinstance(frame, EndFrame):
-                # Silence enough to fill the last frame, which waits for samples otherwise.
-                await self._queue_tail(OutputAudioRawFrame, padding=FRAME_BYTES - 1)
+                await self._queue_tail(OutputAudioRawFrame)
         await super().process_frame(frame, direction)
         if isinstance(frame, TTSStoppedFrame):
             await self._send_mark(self._playout.due_mark())
@@ -261,7 +284,7 @@ class PhoneOutput(BaseOutputTransport):
             await self._send_mark(self._playout.due_mark())
 
     async def write_audio_frame(self, frame: OutputAudioRawFrame) -> bool:
-        """Send audio when its time has come.
+        """Send audio, every 40 ms of it when its time has come.
 
         Args:
             frame: int16 mono at 8 kHz.
@@ -273,18 +296,20 @@ class PhoneOutput(BaseOutputTransport):
             return False
         interruptions = self._interruptions
         of_answer = isinstance(frame, TTSAudioRawFrame)
-        for begin in range(0, len(frame.audio), _FRAME_PCM_BYTES):
-            piece = frame.audio[begin : begin + _FRAME_PCM_BYTES].ljust(_FRAME_PCM_BYTES, b"\0")
-            wait = self._playout.lead(self._clock.time()) + 0.02 - self._lead
+        whole = len(frame.audio) + -len(frame.audio) % _FRAME_PCM_BYTES
+        encoded = mulaw.encode(np.frombuffer(frame.audio.ljust(whole, b"\0"), dtype=np.int16))
+        for begin in range(0, len(encoded), _MESSAGE_BYTES):
+            payload = encoded[begin : begin + _MESSAGE_BYTES]
+            seconds = len(payload) / SAMPLE_RATE
+            wait = self._playout.lead(self._clock.time()) + seconds - self._lead
             if wait > 0:
                 await self._clock.sleep(wait)
             if interruptions != self._interruptions and frame.interruptible:
                 return False
-            payload = mulaw.encode(np.frombuffer(piece, dtype=np.int16))
             if not await self._line.send(Play(self._line.start.stream_sid, payload)):
                 return False
             self._sent_interruptible = frame.interruptible
-            self._playout.sent(FRAME_BYTES, self._clock.time(), of_answer)
+            self._playout.sent(len(payload), self._clock.time(), of_answer)
             await self._send_mark(self._playout.due_mark())
         return True
 
@@ -301,6 +326,8 @@ class PhoneOutput(BaseOutputTransport):
 
     async def _interrupt(self, frame: InterruptionFrame, direction: FrameDirection) -> None:
         self._interruptions += 1
+        if self._rest_interruptible:
+            self._rest = b""
         # Until the queue behind has been emptied, which takes a few turns of the event loop.
         self._silenced = True
         try:
@@ -340,12 +367,31 @@ class PhoneOutput(BaseOutputTransport):
         resampled.num_frames = len(resampled.audio) // 2
         return resampled
 
-    async def _queue_tail(self, kind: type[OutputAudioRawFrame], padding: int = 0) -> None:
-        """Queue what the resampler still holds, as a frame of its own, and samples of silence."""
+    async def _handle_frame(self, frame: Frame) -> None:
+        """Queue audio in long frames; Pipecat would cut it into 20 ms, each with its own timer."""
+        if isinstance(frame, OutputAudioRawFrame):
+            await self._queue_audio(frame)
+        else:
+            await super()._handle_frame(frame)
+
+    async def _queue_audio(self, frame: OutputAudioRawFrame) -> None:
+        audio = self._rest + frame.audio
+        interruptible = frame.interruptible and (self._rest_interruptible or not self._rest)
+        whole = len(audio) - len(audio) % _FRAME_PCM_BYTES
+        self._rest, self._rest_interruptible = audio[whole:], interruptible
+        sender = self._media_senders[frame.transport_destination]
+        for begin in range(0, whole, _PIECE_BYTES):
+            piece = type(frame)(audio[begin : min(begin + _PIECE_BYTES, whole)], SAMPLE_RATE, 1)
+            piece.transport_destination = frame.transport_destination
+            piece.interruptible = interruptible
+            await sender.handle_sync_frame(piece)
+
+    async def _queue_tail(self, kind: type[OutputAudioRawFrame]) -> None:
+        """Queue what the resampler and the last frame still hold, filled up with silence."""
         tail = self._resampler.flush().tobytes() if self._resampler is not None else b""
-        if tail or padding:
-            frame = kind(tail + bytes(2 * padding), sample_rate=SAMPLE_RATE, num_channels=1)
-            await super().process_frame(frame, FrameDirection.DOWNSTREAM)
+        missing = -(len(self._rest) + len(tail)) % _FRAME_PCM_BYTES
+        if tail or self._rest:
+            await self._queue_audio(kind(tail + bytes(missing), SAMPLE_RATE, 1))
 
     async def _send_mark(self, name: str | None) -> None:
         if name is not None:

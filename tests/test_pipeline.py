@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from pipecat.frames.frames import (
     InputAudioRawFrame,
     InterruptionFrame,
     StartFrame,
+    SystemFrame,
     TTSAudioRawFrame,
     TTSStoppedFrame,
 )
@@ -108,6 +110,11 @@ class FakeSession:
         self.closed += 1
 
 
+@dataclass
+class Behind(SystemFrame):
+    """Follows the caller's audio, which does not come as far as the phone's output."""
+
+
 class Ear(FrameProcessor):
     """The phone's input: says what the test says."""
 
@@ -133,7 +140,8 @@ class Mouth(FrameProcessor):
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         await super().process_frame(frame, direction)
         await self.push_frame(frame, direction)
-        if isinstance(frame, InputAudioRawFrame):
+        assert not isinstance(frame, InputAudioRawFrame), "audio travels behind the service"
+        if isinstance(frame, Behind):
             self.passed.put_nowait(frame)
         elif isinstance(frame, TTSAudioRawFrame):
             self.current = frame.context_id
@@ -164,6 +172,7 @@ class FakePhone(BaseTransport):
         for start in range(0, len(samples) - FRAME + 1, FRAME):
             audio = samples[start : start + FRAME].tobytes()
             await self.ear.push_frame(InputAudioRawFrame(audio, RATE, 1))
+            await self.ear.push_frame(Behind())
             await self.mouth.passed.get()
 
     async def hangs_up(self) -> None:
@@ -318,3 +327,12 @@ async def test_silence_is_neither_sent_nor_answered(line: Line) -> None:
     await during(line, settings, script)
     assert line.session.requests == []
     assert line.events.all == []
+
+
+async def test_a_line_on_which_nobody_says_anything_is_given_up(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.pipeline.IDLE_SECONDS", 0.05)
+    async with asyncio.timeout(60):
+        await line.call(AgentSettings(greeting=None))
+    assert line.session.closed >= 1

@@ -1,6 +1,5 @@
 """Silero and smart-turn over a spoken line, shared between calls."""
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,7 +37,7 @@ def cut(samples: NDArray[np.int16]) -> Chunks:
     return [chunk.tobytes() for chunk in whole]
 
 
-def states(models: SharedModels, *calls: Chunks) -> list[list[VADState]]:
+async def states(models: SharedModels, *calls: Chunks) -> list[list[VADState]]:
     """What the detector of each call says after each frame, the calls taking turns."""
     detectors = [models.vad(VADSettings()) for _ in calls]
     for detector in detectors:
@@ -46,12 +45,12 @@ def states(models: SharedModels, *calls: Chunks) -> list[list[VADState]]:
     said: list[list[VADState]] = [[] for _ in calls]
     for frames in zip(*calls, strict=True):
         for detector, frame, states in zip(detectors, frames, said, strict=True):
-            states.append(detector._run_analyzer(frame))
+            states.append(await detector.analyze_audio(frame))
     return said
 
 
-def test_speech_is_found_where_it_is(models: SharedModels, question: Chunks) -> None:
-    (said,) = states(models, question)
+async def test_speech_is_found_where_it_is(models: SharedModels, question: Chunks) -> None:
+    (said,) = await states(models, question)
     speaking = [index for index, state in enumerate(said) if state is VADState.SPEAKING]
     seconds = [index * FRAME / SAMPLE_RATE for index in speaking]
     assert 0.5 < seconds[0] < 1.1
@@ -59,10 +58,12 @@ def test_speech_is_found_where_it_is(models: SharedModels, question: Chunks) -> 
     assert said[-1] is VADState.QUIET
 
 
-def test_a_call_hears_nothing_of_the_call_beside_it(models: SharedModels, question: Chunks) -> None:
+async def test_a_call_hears_nothing_of_the_call_beside_it(
+    models: SharedModels, question: Chunks
+) -> None:
     quiet = [bytes(2 * FRAME)] * len(question)
-    (alone,) = states(models, question)
-    beside, silent = states(models, question, quiet)
+    (alone,) = await states(models, question)
+    beside, silent = await states(models, question, quiet)
     assert beside == alone
     assert set(silent) == {VADState.QUIET}
 
@@ -87,7 +88,7 @@ async def decide(
     analyzer.set_sample_rate(SAMPLE_RATE)
     if judge is not None:
         analyzer._predict_endpoint = judge  # type: ignore[method-assign,assignment]
-    (said,) = states(models, question)
+    (said,) = await states(models, question)
     last = max(index for index, state in enumerate(said) if state is VADState.SPEAKING)
     spoke = False
     try:
@@ -128,14 +129,14 @@ async def test_a_turn_that_never_sounds_finished_ends_after_the_longest_wait(
     assert seconds == pytest.approx(1.0, abs=0.05)
 
 
-def test_short_pauses_and_their_ends_are_told(models: SharedModels, question: Chunks) -> None:
+async def test_short_pauses_and_their_ends_are_told(models: SharedModels, question: Chunks) -> None:
     """Before the VAD calls the pause silence, and only once it has lasted long enough."""
     told: list[tuple[int, bool]] = []
     index = 0
     settings = VADSettings(stop_secs=0.5)
     detector = models.vad(settings, Pauses(0.1, lambda silent: told.append((index, silent))))
     detector.set_sample_rate(SAMPLE_RATE)
-    (said,) = states(models, question)
+    (said,) = await states(models, question)
     last = max(i for i, state in enumerate(said) if state is VADState.SPEAKING)
     # The question, a pause of 0.3 s, and the question's second half.
     frames = [*question[: last + 15], *question[last - 30 : last + 60]]
@@ -148,7 +149,7 @@ def test_short_pauses_and_their_ends_are_told(models: SharedModels, question: Ch
         await detector.cleanup()
         return heard
 
-    heard = asyncio.run(listen())
+    heard = await listen()
     ends = [(at, silent) for at, silent in told if at > last]
     assert [silent for _, silent in ends] == [True, False, True]
     quiet = next(i for i, state in enumerate(heard) if i > last and state is VADState.QUIET)
@@ -159,7 +160,7 @@ def test_short_pauses_and_their_ends_are_told(models: SharedModels, question: Ch
 
 def test_models_are_loaded_once_however_many_calls_there_are(models: SharedModels) -> None:
     first, second = (models.vad(VADSettings()) for _ in range(2))
-    assert first._model.session is second._model.session
-    assert first._model._state is not second._model._state
+    assert first._silero is second._silero
+    assert first._model.state is not second._model.state
     turns = [models.turn_analyzer(TurnSettings(), VADSettings()) for _ in range(2)]
     assert turns[0]._session is turns[1]._session

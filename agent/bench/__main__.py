@@ -37,12 +37,14 @@ GROUPS = {
     "prompt": "agent.bench.prompt_window",
     "settings": "agent.bench.settings_cost",
     "playback": "agent.bench.playback",
+    "gateway": "agent.bench.gateway_price",
 }
 
 if TYPE_CHECKING:
     from agent.bench import (
         decoding,
         first_audio,
+        gateway_price,
         generating,
         listening,
         playback,
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
         prompt_window,
         settings_cost,
         playback,
+        gateway_price,
     )
 
 

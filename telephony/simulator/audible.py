@@ -10,6 +10,8 @@ THRESHOLD_DBFS = -45.0
 """A window of at least this root mean square, relative to a full-scale square, is audible."""
 
 _THRESHOLD_ENERGY = WINDOW * (32768.0 * 10 ** (THRESHOLD_DBFS / 20)) ** 2
+_FRAME = np.repeat(np.eye(4, dtype=np.float32), WINDOW, axis=0)
+"""Adds up the samples of each window of 20 ms."""
 
 
 def audible_windows(audio: NDArray[np.int16]) -> NDArray[np.bool_]:
@@ -67,7 +69,12 @@ class Ear:
 
     def hear(self, frame: NDArray[np.int16]) -> None:
         """Take the next frame, a whole number of windows long."""
-        loud = np.flatnonzero(audible_windows(frame))
+        if len(frame) == len(_FRAME):
+            # What callers hear, hundreds of them in a load run: two calls instead of five.
+            energy = np.square(frame, dtype=np.float32) @ _FRAME
+            loud = (energy >= _THRESHOLD_ENERGY).nonzero()[0]
+        else:
+            loud = np.flatnonzero(audible_windows(frame))
         if len(loud):
             if self.onset is None:
                 self.onset = self.position + int(loud[0]) * WINDOW

@@ -17,6 +17,7 @@ from telephony.simulator.execution import Execution
 from telephony.simulator.live_call import Fetch, LiveCall
 from telephony.simulator.network import Network
 from telephony.simulator.outbound import CallRequest, OutboundCall
+from telephony.simulator.stream import MediaStreams, Streams
 from telephony.simulator.target import Target, new_sid
 from telephony.simulator.trace import CallTrace
 from telephony.simulator.verbs import Callback
@@ -33,7 +34,13 @@ class LoopbackTwilio:
         everybody_else: Who answers the other numbers.
     """
 
-    def __init__(self, target: Target, clock: Clock, phone_book: PhoneBook | None = None) -> None:
+    def __init__(
+        self,
+        target: Target,
+        clock: Clock,
+        phone_book: PhoneBook | None = None,
+        streams: Streams | None = None,
+    ) -> None:
         """Prepare to call a server.
 
         Args:
@@ -41,7 +48,9 @@ class LoopbackTwilio:
             clock: Tells the time and waits; paces the media.
             phone_book: Who answers the calls that the agent makes; by default everybody does, and
                 says nothing.
+            streams: Opens the calls' media streams.
         """
+        self._streams = streams or MediaStreams()
         book = phone_book or PhoneBook()
         self.target = target
         self.clock = clock
@@ -52,7 +61,8 @@ class LoopbackTwilio:
         self._running: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> "LoopbackTwilio":
-        self._session = aiohttp.ClientSession()
+        # Without a limit: the usual one would keep the hundred-and-first call from its WebSocket.
+        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
         return self
 
     async def __aexit__(
@@ -144,7 +154,7 @@ class LoopbackTwilio:
         session = self._open_session
         http = AgentHttp(self.target, session)
         dialling = Dialling(self.callee, self._register)
-        return Execution(live, person, self.target, http, session, dialling)
+        return Execution(live, person, self.target, http, session, dialling, self._streams)
 
     @property
     def _open_session(self) -> aiohttp.ClientSession:

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from telephony.media_streams import FRAME_SECONDS, Start
-from telephony.simulator.agent_http import AgentHttp, absolute, reason
+from telephony.simulator.agent_http import AgentHttp, absolute
 from telephony.simulator.audible import SAMPLE_RATE, Ear
 from telephony.simulator.callee import Person
 from telephony.simulator.caller import FRAME
 from telephony.simulator.dialling import Dialling
 from telephony.simulator.live_call import Document, Fetch, LiveCall, Program, Steered
-from telephony.simulator.stream import MediaStream
+from telephony.simulator.stream import NotConnected, Streams
 from telephony.simulator.target import Target, new_sid
 from telephony.simulator.trace import Cause, Digits, Key, StreamTrace
 from telephony.simulator.twiml import TwiMLError, parse_twiml
@@ -52,6 +52,7 @@ class Execution:
         http: AgentHttp,
         session: aiohttp.ClientSession,
         dialling: Dialling,
+        streams: Streams,
     ) -> None:
         """Prepare a call.
 
@@ -62,6 +63,7 @@ class Execution:
             http: Asks the agent.
             session: Opens WebSockets.
             dialling: Connects the call with others.
+            streams: Opens its media stream.
         """
         self._call = call
         self._person = person
@@ -69,6 +71,7 @@ class Execution:
         self._http = http
         self._session = session
         self._dialling = dialling
+        self._streams = streams
 
     async def run(self, program: Program | None) -> None:
         """Execute documents until one of them ends the call."""
@@ -186,15 +189,14 @@ class Execution:
 
         dialled = call.clock.time()
         try:
-            socket = await self._session.ws_connect(
+            socket = await self._streams.open(
+                self._session,
                 self._target.reach(noun.url),
-                headers={"X-Twilio-Signature": self._target.signature(noun.url)},
-                autoclose=False,
+                {"X-Twilio-Signature": self._target.signature(noun.url)},
+                trace,
             )
-        except aiohttp.WSServerHandshakeError as error:
-            return failed(31920, f"the WebSocket was not opened: HTTP {error.status}")
-        except (aiohttp.ClientError, TimeoutError) as error:
-            return failed(31901, f"the WebSocket cannot be reached: {reason(error)}")
+        except NotConnected as error:
+            return failed(error.code, error.detail)
         trace.connect_seconds = call.clock.time() - dialled
         trace.stream = trace.stream or StreamTrace(stream_sid, call.clock.time())
         call.notify(callback, {**about, "StreamEvent": "stream-started"})
@@ -204,8 +206,7 @@ class Execution:
             account_sid=call.account_sid,
             parameters=noun.parameters,
         )
-        stream = MediaStream(
-            socket,
+        stream = socket.stream(
             call.clock,
             trace,
             trace.stream,

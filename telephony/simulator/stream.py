@@ -2,8 +2,9 @@
 
 import asyncio
 import socket as sockets
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import aiohttp
 import numpy as np
@@ -27,6 +28,7 @@ from telephony.media_streams import (
     TwilioEvent,
 )
 from telephony.simulator import trace
+from telephony.simulator.agent_http import reason
 from telephony.simulator.callee import Person
 from telephony.simulator.network import LossyLine, Network, Way
 from telephony.simulator.playback import PlaybackBuffer
@@ -279,3 +281,98 @@ class MediaStream:
     @property
     def _position(self) -> int:
         return self._trace.position
+
+
+class NotConnected(Exception):
+    """A WebSocket could not be opened; ``code`` is the error that Twilio logs."""
+
+    def __init__(self, code: int, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+class Talking(Protocol):
+    """A media stream that somebody can talk through."""
+
+    async def run(self, caller: Person) -> trace.Cause:
+        """Talk until one side ends it."""
+        ...
+
+
+class Streams(Protocol):
+    """Opens media streams."""
+
+    async def open(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        headers: Mapping[str, str],
+        call: trace.CallTrace,
+    ) -> "OpenSocket":
+        """Connect to a server.
+
+        Raises:
+            NotConnected: The WebSocket was not opened.
+        """
+        ...
+
+
+class OpenSocket(Protocol):
+    """A WebSocket to a server, on which a stream is about to begin."""
+
+    def stream(
+        self,
+        clock: Clock,
+        call: trace.CallTrace,
+        stream: trace.StreamTrace,
+        start: Start,
+        *,
+        network: Network,
+        tap: Tap,
+        ending: asyncio.Event,
+    ) -> Talking:
+        """The stream; arguments are those of :class:`MediaStream`."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Socket:
+    socket: aiohttp.ClientWebSocketResponse
+
+    def stream(
+        self,
+        clock: Clock,
+        call: trace.CallTrace,
+        stream: trace.StreamTrace,
+        start: Start,
+        *,
+        network: Network,
+        tap: Tap,
+        ending: asyncio.Event,
+    ) -> Talking:
+        return MediaStream(
+            self.socket, clock, call, stream, start, network=network, tap=tap, ending=ending
+        )
+
+
+class MediaStreams:
+    """Opens streams of :class:`MediaStream`."""
+
+    async def open(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        headers: Mapping[str, str],
+        call: trace.CallTrace,
+    ) -> OpenSocket:
+        """Connect to a server."""
+        try:
+            socket = await session.ws_connect(url, headers=headers, autoclose=False)
+        except aiohttp.WSServerHandshakeError as error:
+            detail = f"the WebSocket was not opened: HTTP {error.status}"
+            raise NotConnected(31920, detail) from error
+        except (aiohttp.ClientError, TimeoutError) as error:
+            detail = f"the WebSocket cannot be reached: {reason(error)}"
+            raise NotConnected(31901, detail) from error
+        return _Socket(socket)

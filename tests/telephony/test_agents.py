@@ -125,6 +125,21 @@ def test_one_agent_and_several_are_not_both_given(file):
     assert (line, message) == (2, "agent: belongs under agents: where that is given")
 
 
+def test_nobody_waits_where_several_processes_answer(file):
+    found = mistakes(file(WHOLE + "gateway: {workers: 2}\n"))
+    assert [(line, message.split(":")[0]) for line, message in found] == [
+        (13, "agents.desk.busy.then")
+    ]
+
+
+def test_settings_can_be_handed_on_to_another_process(file):
+    night = '"22:00-06:30"'
+    settings = load_settings(file(WHOLE.replace('"08:00-18:00"', night)), {}, CallCentre)
+    settings.build_tools()
+    there = CallCentre.model_validate_json(settings.model_dump_json())
+    assert there.agents["desk"] == settings.agents["desk"]
+
+
 def test_every_agent_has_its_own_tools(file):
     settings = load_settings(file(WHOLE), {}, CallCentre)
     settings.build_tools()

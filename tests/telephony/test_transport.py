@@ -50,7 +50,10 @@ async def test_caller_is_heard_at_16_khz_without_a_gap_or_a_shift(call, tone):
     assert {(f.sample_rate, f.num_channels) for f in frames} == {(16000, 1)}
     heard = np.frombuffer(b"".join(f.audio for f in frames), np.int16)
     reference = Resampler(8000, 16000).push(mulaw.decode(mulaw.encode(spoken)))
-    np.testing.assert_array_equal(heard, reference)
+    # What fills no window of the VAD waits for the next message.
+    assert len(reference) - len(heard) < 512
+    np.testing.assert_array_equal(heard, reference[: len(heard)])
+    assert {len(f.audio) for f in frames} == {2 * 512}
 
 
 async def test_an_answer_made_faster_than_real_time_leaves_at_the_pace_of_the_clock(call, tone):
@@ -73,7 +76,7 @@ async def test_no_sample_of_an_answer_is_lost_and_no_gap_is_heard(call, tone):
     assert sent_audio(call.phone) == mulaw.encode(padded)
     assert bytes(call.phone.played) == mulaw.encode(padded)
     assert call.phone.gaps == 0
-    assert {len(event.payload) for event in call.phone.events(Play)} == {160}
+    assert {len(event.payload) for event in call.phone.events(Play)} <= {160, 320}
 
 
 async def test_every_chunk_is_confirmed_and_the_last_mark_completes_the_answer(call, tone):
@@ -84,7 +87,7 @@ async def test_every_chunk_is_confirmed_and_the_last_mark_completes_the_answer(c
     seconds = [frame.seconds for frame in heard]
     assert seconds == sorted(seconds)
     for chunk_end in (0.8, 1.6):
-        assert any(chunk_end <= s < chunk_end + FRAME for s in seconds)
+        assert any(chunk_end <= s < chunk_end + 2 * FRAME for s in seconds)
     assert [frame.completed for frame in heard] == [False] * (len(heard) - 1) + [True]
     assert seconds[-1] == pytest.approx(2.0)
     assert not any(frame.interrupted for frame in heard)

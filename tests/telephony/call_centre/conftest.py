@@ -27,6 +27,7 @@ from telephony.server import GATEWAY, create_app
 from telephony.simulator.callee import Listener
 from telephony.simulator.carrier import LoopbackTwilio
 from telephony.simulator.target import Target
+from telephony.switchboard import Switchboard
 from telephony.webhooks import TOKEN_PARAMETER
 
 PUBLIC = "https://voice.example"
@@ -196,19 +197,23 @@ class House:
         return {"X-Twilio-Signature": self.twilio.target.signature(url)}
 
     @asynccontextmanager
-    async def stream(self, call_sid):
-        """The socket of a call that the test speaks for itself, past its start event."""
+    async def stream(self, call_sid, at=None):
+        """The socket of a call that the test speaks for itself, past its start event.
+
+        It may open at another gateway than its webhook went to.
+        """
+        at = at or self
         async with self.post("/voice", {"CallSid": call_sid, "To": "+15550100002"}) as response:
             twiml = ElementTree.fromstring(await response.text())
         (token,) = (one.get("value") for one in twiml.iter("Parameter"))
         async with (
             ClientSession(headers=self.socket_signature()) as client,
-            client.ws_connect(self.url("/media"), autoclose=False) as socket,
+            client.ws_connect(at.url("/media"), autoclose=False) as socket,
         ):
             await socket.send_str(Connected().to_json())
             start = Start("MZ1", call_sid, "AC" + "0" * 32, {TOKEN_PARAMETER: token})
             await socket.send_str(start.to_json())
-            await eventually(lambda: call_sid in self.gateway.live)
+            await eventually(lambda: call_sid in at.gateway.live)
             yield socket
 
     def text(self, call_sid):
@@ -273,7 +278,9 @@ async def house(clock, engine, models, tmp_path):
     """Starts a gateway with agents (fields by name)."""
     async with AsyncExitStack() as stack:
 
-        async def start(agents, phone_book=None, speaks=True, **gateway):
+        async def start(
+            agents, phone_book=None, speaks=True, open_switchboard=Switchboard, **gateway
+        ):
             settings = GatewaySettings.model_validate(
                 {
                     "public_base_url": PUBLIC,
@@ -293,6 +300,7 @@ async def house(clock, engine, models, tmp_path):
                 prepare=answering.prepare,
                 clock=clock,
                 now=clock.time,
+                open_switchboard=open_switchboard,
             )
             clock.busy = lambda: bool(app[GATEWAY].live)
             server = await stack.enter_async_context(TestServer(app))

@@ -33,7 +33,7 @@ async def test_a_drain_refuses_new_calls_and_lets_the_others_end(house):
     await asyncio.sleep(0)
     assert await health(house) == (
         503,
-        {"engine": "reachable", "active_calls": 1, "draining": True},
+        {"engine": "reachable", "active_calls": 1, "workers": 1, "draining": True},
     )
     refused = await house.call(DESK)
     assert refused.said == [ENGLISH.busy]
