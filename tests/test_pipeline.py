@@ -26,31 +26,10 @@ from agent.frames import AudioHeardFrame
 from agent.pipeline import SharedModels, run_call
 from agent.settings import AgentSettings
 from agent.speech.request import TurnRequest
+from tests.paper_call import Events
 
 RATE = 16_000
 FRAME = 320
-
-
-class Events:
-    """An observer that can be waited for."""
-
-    def __init__(self) -> None:
-        self.all: list[tuple[str, dict[str, Any]]] = []
-        self._changed = asyncio.Event()
-
-    def event(self, name: str, /, **fields: Any) -> None:
-        self.all.append((name, fields))
-        self._changed.set()
-
-    def named(self, name: str) -> list[dict[str, Any]]:
-        return [fields for other, fields in self.all if other == name]
-
-    async def wait(self, name: str, count: int = 1) -> dict[str, Any]:
-        async with asyncio.timeout(120):
-            while len(self.named(name)) < count:
-                self._changed.clear()
-                await self._changed.wait()
-        return self.named(name)[count - 1]
 
 
 class FakeSession:
