@@ -30,32 +30,11 @@ from agent.settings import AgentSettings, SamplingSettings
 from agent.speech.request import TurnRequest
 from agent.tools.building import build_tools
 from agent.tools.settings import HangUpSettings
+from tests.paper_call import Events
 
 SEEDED = SamplingSettings(temperature=0.5, top_p=0.9, max_new_tokens=99, seed=7)
 RATE = 16_000
 FRAME = 320
-
-
-class Events:
-    """An observer that can be waited for."""
-
-    def __init__(self) -> None:
-        self.all: list[tuple[str, dict[str, Any]]] = []
-        self._changed = asyncio.Event()
-
-    def event(self, name: str, /, **fields: Any) -> None:
-        self.all.append((name, fields))
-        self._changed.set()
-
-    def named(self, name: str) -> list[dict[str, Any]]:
-        return [fields for other, fields in self.all if other == name]
-
-    async def wait(self, name: str, count: int = 1) -> dict[str, Any]:
-        async with asyncio.timeout(120):
-            while len(self.named(name)) < count:
-                self._changed.clear()
-                await self._changed.wait()
-        return self.named(name)[count - 1]
 
 
 class FakeSession:

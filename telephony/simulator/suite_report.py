@@ -131,12 +131,12 @@ class SuiteReport(Part):
     @property
     def made(self) -> int:
         """Calls that were made."""
-        return sum(attempt.outcome is not Outcome.SKIPPED for attempt in self.attempts)
+        return sum(scenario.made for scenario in self.scenarios)
 
     @property
     def passed(self) -> int:
         """Calls in which every check holds."""
-        return sum(attempt.outcome is Outcome.PASSED for attempt in self.attempts)
+        return sum(scenario.passed for scenario in self.scenarios)
 
     @computed_field  # type: ignore[prop-decorator]
     @property
