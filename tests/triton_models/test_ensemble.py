@@ -172,6 +172,7 @@ async def test_an_answer_is_what_the_models_say_without_a_server(client, speech,
         "first_token",
         "decoder_queue",
         "first_audio",
+        "carries",
     }
     await session.close()
 
