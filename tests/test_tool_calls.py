@@ -440,9 +440,9 @@ async def test_tools_are_told_in_the_system_prompt(call: Call, work: Work) -> No
     assert '"name": "look_up"' in expected
 
 
-async def test_the_end_of_the_call_is_a_result_in_the_record(call: Call, work: Work) -> None:
-    await says_and_calls(call)
-    await call.service.cleanup()
+async def test_the_end_of_the_call_is_a_result_in_the_record(work: Work) -> None:
+    async with running(SETTINGS, tools=[work.tool]) as call:
+        await says_and_calls(call)
     assert call.events.named("tool_result") == [
         {"turn": 0, "call_id": "call-0", "error": "the call ended"}
     ]

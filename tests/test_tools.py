@@ -442,7 +442,8 @@ async def test_a_transfer_that_the_carrier_refuses_is_told() -> None:
     call = FakeCall(said=True)
     call.refuses = True
     result = await tool("transfer", destinations=DESTINATIONS).run({"to": "nurse"}, call)
-    assert json.loads(result.text) == {"error": "not connected: no such number"}
+    assert json.loads(result.text) == {"error": "not connected"}
+    assert call.done[-1] == ("error", {"message": "no such number"})
 
 
 async def test_digits_are_digits() -> None:

@@ -45,7 +45,9 @@ def transfer_tool(settings: TransferSettings) -> Tool:
         try:
             return await _leave(call, transfer, "connected")
         except PhoneError as error:
-            raise ToolError(f"not connected: {error}") from error
+            # What a carrier says is nothing for a caller's ears.
+            call.record("error", message=str(error))
+            raise ToolError("not connected") from error
 
     to = Field(..., description=f"One of: {names}.")
     arguments = Arguments(settings.name, {"to": (str, to)})

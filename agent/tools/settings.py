@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from agent.section import Section
 
 _NAME = r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$"
-_PHONE_NUMBER = r"^\+[1-9][0-9]{1,14}$"
+_PHONE_NUMBER = r"^\+[1-9][0-9]{6,14}$"
 
 
 class Secret(Section):
