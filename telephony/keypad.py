@@ -101,6 +101,11 @@ class Keypad:
         self._longest = settings.longest
         self._timer: asyncio.Task[None] | None = None
 
+    @property
+    def typing(self) -> bool:
+        """Whether an entry has begun."""
+        return bool(self._digits)
+
     async def press(self, key: str) -> None:
         """The caller pressed a key."""
         self._presses += 1
@@ -115,24 +120,34 @@ class Keypad:
         else:
             self._wait()
 
-    async def collect(self, first_secs: float, longest: int | None, secret: bool) -> Entry | None:
+    async def collect(
+        self, after: Awaitable[object], first_secs: float, longest: int | None, secret: bool
+    ) -> Entry | None:
         """Wait for the next entry; it goes to nobody else.
 
         Args:
-            first_secs: So long for the first key.
+            after: Done when the caller has been asked.
+            first_secs: So long for the first key from then on.
             longest: Its greatest length, where it is not that of the settings.
             secret: As in :class:`Entry`.
 
         Returns:
             None if no key came.
         """
+        asked = asyncio.ensure_future(after)
         if self._awaited is not None:
+            asked.cancel()
             return None
+
+        async def lose_patience() -> None:
+            await asyncio.wait({asked})
+            await self._clock.sleep(first_secs)
+
         self._awaited = awaited = asyncio.get_running_loop().create_future()
         self._longest = longest or self._settings.longest
         presses = self._presses
         await self._begin()
-        patience = asyncio.ensure_future(self._clock.sleep(first_secs))
+        patience = asyncio.create_task(lose_patience())
         try:
             await asyncio.wait({patience, awaited}, return_when=asyncio.FIRST_COMPLETED)
             if not awaited.done() and presses == self._presses:
@@ -142,6 +157,7 @@ class Keypad:
             return self.last
         finally:
             patience.cancel()
+            asked.cancel()
             self._awaited = None
             self._longest = self._settings.longest
             if not self._digits:

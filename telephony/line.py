@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from enum import StrEnum
+from typing import Protocol
 
 from aiohttp import WebSocketError, WSMsgType, web
 from loguru import logger
 
 from telephony.media_streams import (
+    Clear,
     CloseCode,
     FromTwilio,
+    Media,
+    Play,
     ProtocolError,
     ServerEvent,
     Start,
@@ -34,6 +38,19 @@ class EndCause(StrEnum):
     ERROR = "error"
 
 
+class Tap(Protocol):
+    """Listens in on a line."""
+
+    def caller(self, payload: bytes, timestamp: int) -> None:
+        """Hear the caller: mu-law, and its place in the stream in milliseconds."""
+
+    def agent(self, payload: bytes) -> None:
+        """Hear what is sent to the phone: mu-law."""
+
+    def cleared(self) -> None:
+        """The phone was told to forget what it has not played."""
+
+
 class PhoneLine:
     """The WebSocket of one call, past its ``start`` event.
 
@@ -41,6 +58,7 @@ class PhoneLine:
         start: who calls.
         ended: set once nothing more can pass.
         cause: why it ended; None while it is open.
+        tap: listens in; None: nobody does.
     """
 
     def __init__(self, websocket: web.WebSocketResponse, stream: FromTwilio, start: Start):
@@ -49,6 +67,7 @@ class PhoneLine:
         self.start = start
         self.ended = asyncio.Event()
         self.cause: EndCause | None = None
+        self.tap: Tap | None = None
 
     @classmethod
     async def answer(
@@ -93,6 +112,8 @@ class PhoneLine:
             if isinstance(event, Stop):
                 self._end(EndCause.CALLER_HUNG_UP)
                 return None
+            if isinstance(event, Media) and self.tap is not None:
+                self.tap.caller(event.payload, event.timestamp)
             if event is not None:
                 return event
         return None
@@ -106,6 +127,11 @@ class PhoneLine:
         except (ConnectionError, RuntimeError):
             self._end(EndCause.SOCKET_CLOSED)
             return False
+        if self.tap is not None:
+            if isinstance(event, Play):
+                self.tap.agent(event.payload)
+            elif isinstance(event, Clear):
+                self.tap.cleared()
         return True
 
     async def hang_up(

@@ -3,6 +3,7 @@
     POST /voice   what shall a new call do: connect to /media, or a sentence and hang up
     GET  /media   a call's media stream (WebSocket)
     POST /next    what shall a call do that the agent has left: ring somebody else, or end
+    POST /transfer...  how transfers went (telephony/transfer_routes.py)
     POST /status  how calls and streams went
     GET  /health  whether calls can be answered now
 
@@ -27,10 +28,14 @@ from telephony.clock import Clock, SystemClock
 from telephony.engine_health import EngineHealth
 from telephony.line import EndCause, PhoneLine
 from telephony.media_streams import CloseCode, ProtocolError
+from telephony.phone_settings import PhoneSettings
+from telephony.recorders import recording
 from telephony.records import CallRecorder, CallRecords
 from telephony.rest import TwilioRest
 from telephony.switchboard import LineBusyError, Switchboard
-from telephony.transfers import LinePhone, Transfers
+from telephony.telephone import Telephone
+from telephony.transfer_routes import add_transfer_routes
+from telephony.transfers import Transfers
 from telephony.transport import PhoneTransport
 
 _LARGEST_BODY = 64 * 1024
@@ -82,9 +87,11 @@ class Gateway:
     engine: EngineHealth
     signature: webhooks.SignatureCheck
     switchboard: Switchboard
-    transfers: Transfers
+    rest: TwilioRest
+    phone: PhoneSettings
     clock: Clock
     public_base_url: str | None
+    transfers: Transfers = field(init=False)
     live: dict[str, _Live] = field(default_factory=dict)
 
     def url(self, path: str) -> str:
@@ -107,6 +114,7 @@ def create_app(
     records: CallRecords,
     *,
     engine_ready: Callable[[], Awaitable[None]],
+    phone: PhoneSettings | None = None,
     clock: Clock | None = None,
 ) -> web.Application:
     """Build the gateway.
@@ -117,6 +125,7 @@ def create_app(
             ends that call alone.
         records: where calls are recorded.
         engine_ready: returns if the engine can answer a call, raises if it cannot.
+        phone: keys, recordings, transfers.
         clock: paces the calls' audio and ages tokens.
 
     Raises:
@@ -124,21 +133,22 @@ def create_app(
     """
     clock = clock or SystemClock()
     token = settings.read_auth_token()
-    by_rest = settings.transfer == "rest"
     app = web.Application(client_max_size=_LARGEST_BODY)
-    app[GATEWAY] = Gateway(
+    gateway = app[GATEWAY] = Gateway(
         answer_call=answer_call,
         records=records,
         engine=EngineHealth(engine_ready, clock),
         signature=webhooks.SignatureCheck(token),
         switchboard=Switchboard(settings.max_calls, clock),
-        transfers=Transfers(TwilioRest(token, settings.rest_url) if by_rest else None),
+        rest=TwilioRest(token, settings.rest_url, clock),
+        phone=phone or PhoneSettings(),
         clock=clock,
         public_base_url=settings.public_base_url,
     )
+    gateway.transfers = Transfers(gateway.rest, gateway.url, settings.transfer == "rest")
+    add_transfer_routes(app, gateway.transfers, signed_form)
     app.router.add_post("/voice", _voice)
     app.router.add_get("/media", _media)
-    app.router.add_post("/next", _next)
     app.router.add_post("/status", _status)
     app.router.add_get("/health", _health)
     app.on_startup.append(_end_unfinished_records)
@@ -172,37 +182,37 @@ async def listening(app: web.Application, host: str, port: int) -> AsyncIterator
 
 async def _voice(request: web.Request) -> web.Response:
     gateway = request.app[GATEWAY]
-    call_sid = (await _signed_form(gateway, request)).get("CallSid")
+    form = await signed_form(request)
+    call_sid = form.get("CallSid")
     if not call_sid:
         raise web.HTTPBadRequest(text="CallSid: expected the call's identifier\n")
     try:
         token = gateway.switchboard.admit(call_sid)
     except LineBusyError:
         logger.bind(call_sid=call_sid).warning("Call refused: no line is free")
-        return _twiml(webhooks.refusal_twiml(webhooks.BUSY))
+        return twiml_response(webhooks.refusal_twiml(webhooks.BUSY))
     if not await gateway.engine.reachable():
         gateway.switchboard.release(call_sid)
         logger.bind(call_sid=call_sid).error("Call refused: the engine is not reachable")
-        return _twiml(webhooks.refusal_twiml(webhooks.APOLOGY))
-    return _twiml(
+        return twiml_response(webhooks.refusal_twiml(webhooks.APOLOGY))
+    return twiml_response(
         webhooks.connect_twiml(
             webhooks.websocket_url(gateway.url(""), "/media"),
-            {webhooks.TOKEN_PARAMETER: token},
+            {
+                webhooks.TOKEN_PARAMETER: token,
+                "caller": form.get("From", ""),
+                "called": form.get("To", ""),
+            },
             status_url=gateway.url("/status"),
             next_url=gateway.url("/next"),
+            consent=gateway.phone.recording.consent if gateway.phone.recording else None,
         )
     )
 
 
-async def _next(request: web.Request) -> web.Response:
-    gateway = request.app[GATEWAY]
-    form = await _signed_form(gateway, request)
-    return _twiml(gateway.transfers.next_twiml(form.get("CallSid", "")))
-
-
 async def _status(request: web.Request) -> web.Response:
     gateway = request.app[GATEWAY]
-    form = await _signed_form(gateway, request)
+    form = await signed_form(request)
     call_sid = form.get("CallSid", "")
     if form.get("StreamEvent") == "stream-error":
         logger.bind(call_sid=call_sid).warning("Twilio reports an error of the stream")
@@ -258,13 +268,22 @@ async def _media(request: web.Request) -> web.StreamResponse:
 async def _run_call(gateway: Gateway, line: PhoneLine) -> None:
     start = line.start
     recorder: CallRecorder | None = None
-    phone = LinePhone(line, gateway.transfers)
+    telephone: Telephone | None = None
     try:
         recorder = gateway.records.open(start.call_sid)
         recorder.event("call_started", call_sid=start.call_sid)
         logger.bind(call_sid=start.call_sid).info("Call started")
-        call = PhoneCall(start.call_sid, start.stream_sid, start.account_sid, recorder, phone)
-        await gateway.answer_call(PhoneTransport(line, clock=gateway.clock), call)
+        sounds = recording(
+            gateway.phone.recording, line, gateway.rest, gateway.url("/recording"), recorder
+        )
+        async with sounds as sound:
+            telephone = Telephone(
+                line, recorder, gateway.phone, gateway.transfers, sound, gateway.clock
+            )
+            call = PhoneCall(
+                start.call_sid, start.stream_sid, start.account_sid, telephone.observer, telephone
+            )
+            await gateway.answer_call(telephone.transport, call)
         await line.hang_up(EndCause.AGENT_HUNG_UP)
     except Exception as error:
         logger.bind(call_sid=start.call_sid).exception("Call failed")
@@ -272,7 +291,10 @@ async def _run_call(gateway: Gateway, line: PhoneLine) -> None:
             recorder.event("error", message=f"{type(error).__name__}: {error}")
         await line.hang_up(EndCause.ERROR, CloseCode.INTERNAL_ERROR, "internal error")
     finally:
-        cause = phone.cause(line.cause or EndCause.SHUTDOWN)
+        cause = line.cause or EndCause.SHUTDOWN
+        if telephone is not None:
+            telephone.close()
+            cause = telephone.cause(cause)
         if recorder is not None:
             recorder.close(cause)
         logger.bind(call_sid=start.call_sid, cause=cause).info("Call ended")
@@ -299,12 +321,13 @@ async def _hang_up_all(app: web.Application) -> None:
             task.cancel()
 
 
-async def _signed_form(gateway: Gateway, request: web.Request) -> Mapping[str, str]:
+async def signed_form(request: web.Request) -> Mapping[str, str]:
     """The fields of a form that Twilio signed.
 
     Raises:
         web.HTTPForbidden: if it is not signed, or not a form of text fields.
     """
+    gateway = request.app[GATEWAY]
     form = await request.post()
     if not all(isinstance(value, str) for value in form.values()):
         raise web.HTTPForbidden(text="expected a form of text fields\n")
@@ -312,5 +335,6 @@ async def _signed_form(gateway: Gateway, request: web.Request) -> Mapping[str, s
     return {name: str(value) for name, value in form.items()}
 
 
-def _twiml(text: str) -> web.Response:
+def twiml_response(text: str) -> web.Response:
+    """An answer that Twilio executes."""
     return web.Response(text=text, content_type="text/xml")

@@ -1,81 +1,226 @@
-"""Cold transfers: the agent leaves the call, and Twilio connects the caller with somebody else.
+"""Transfers: the agent leaves the call, and the caller is connected with somebody else.
 
-Either the media stream's socket is closed, and Twilio asks ``/next`` what comes next, or the call
-is sent to its new document by Twilio's REST API. The former asks nothing of the network, but the
-answer must come from the process that had the call.
+Cold: either the media stream's socket is closed, and Twilio asks ``/next`` what comes next, or the
+call is sent to its new document by Twilio's REST API. The former asks nothing of the network, but
+the answer must come from the process that had the call.
+
+Warm: a call with a media stream cannot be in a conference at the same time, so the agent stays with
+the caller while the other side is called, told what it is about, and put into a conference; then
+the caller follows, and the agent is gone. Until then it can all be called off.
 """
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from loguru import logger
 
 from agent.tools.call import PhoneError
 from telephony import webhooks
-from telephony.line import EndCause, PhoneLine
-from telephony.rest import RestError, TwilioRest
+from telephony.rest import NewCall, RestError, TwilioRest
+
+_BRIEFING_SECONDS = 60.0
+"""Beyond the ringing, for what is said to whoever answers."""
+
+_CONNECTED = frozenset({"completed", "answered"})
+
+
+@dataclass
+class _Ringing:
+    """Somebody who is called for a caller.
+
+    Attributes:
+        account_sid: Whose call it is.
+        conference: Where the two meet.
+        there: Whether they came; set once that is known, with what went wrong if they did not.
+        sid: Their call, once it has been made.
+    """
+
+    account_sid: str
+    conference: str
+    there: asyncio.Future[str | None]
+    sid: str | None = None
 
 
 class Transfers:
     """Whom the calls of one gateway are to be connected with."""
 
-    def __init__(self, rest: TwilioRest | None = None):
+    def __init__(self, rest: TwilioRest, url: Callable[[str], str], by_rest: bool = False):
         """Begin with none.
 
         Args:
-            rest: Sends calls on; without it Twilio is told when it asks.
+            rest: Twilio's REST API.
+            url: The public address of a path.
+            by_rest: Send calls on by the REST API, rather than have Twilio ask.
         """
         self._rest = rest
-        self._numbers: dict[str, str] = {}
+        self._url = url
+        self._by_rest = by_rest
+        self._documents: dict[str, str] = {}
+        self._sorry: dict[str, str] = {}
+        self._ringing: dict[str, _Ringing] = {}
+        self._met: dict[str, _Ringing] = {}
+        self._hanging_up: set[asyncio.Task[None]] = set()
 
-    async def ask(self, account_sid: str, call_sid: str, number: str) -> None:
-        """Have a caller connected with a number.
+    async def _send_on(self, account_sid: str, call_sid: str, twiml: str) -> None:
+        """Have a call execute a document when the agent leaves it.
 
         Raises:
             PhoneError: Twilio refused.
         """
-        if self._rest is None:
-            self._numbers[call_sid] = number
+        if not self._by_rest:
+            self._documents[call_sid] = twiml
             return
         try:
-            await self._rest.execute(account_sid, call_sid, webhooks.dial_twiml(number))
+            await self._rest.execute(account_sid, call_sid, twiml)
         except RestError as error:
             raise PhoneError(str(error)) from error
 
-    def next_twiml(self, call_sid: str) -> str:
-        """What a call does whose agent has left."""
-        number = self._numbers.pop(call_sid, None)
-        return webhooks.hang_up_twiml() if number is None else webhooks.dial_twiml(number)
-
-    def forget(self, call_sid: str) -> None:
-        """A call is over."""
-        self._numbers.pop(call_sid, None)
-
-
-class LinePhone:
-    """The telephone of one call; an :class:`agent.tools.call.Phone`.
-
-    Attributes:
-        transferred: The caller is to be connected with somebody else.
-    """
-
-    def __init__(self, line: PhoneLine, transfers: Transfers):
-        """Serve a line.
+    async def cold(
+        self,
+        account_sid: str,
+        call_sid: str,
+        number: str,
+        caller_id: str | None,
+        ring_secs: int,
+        sorry: str,
+    ) -> None:
+        """Have a caller connected with a number.
 
         Args:
-            line: The call's.
-            transfers: The gateway's.
-        """
-        self.transferred = False
-        self._start = line.start
-        self._transfers = transfers
-
-    async def transfer(self, number: str) -> None:
-        """Have the caller connected with a number as soon as the agent leaves the call.
+            account_sid: The account it belongs to.
+            call_sid: The call.
+            number: Whom to call.
+            caller_id: The number that is shown; None: the caller's.
+            ring_secs: So long it rings.
+            sorry: Said to the caller if nobody answers.
 
         Raises:
             PhoneError: Twilio refused.
         """
-        await self._transfers.ask(self._start.account_sid, self._start.call_sid, number)
-        self.transferred = True
+        action = self._url("/transferred")
+        document = webhooks.dial_twiml(number, caller_id, ring_secs, action)
+        self._sorry[call_sid] = sorry
+        await self._send_on(account_sid, call_sid, document)
 
-    def cause(self, cause: EndCause) -> EndCause:
-        """Why the agent's part of the call ended, where the line ended so."""
-        # Sent on by the REST API, a call leaves its stream as if the caller had hung up.
-        left = cause in (EndCause.AGENT_HUNG_UP, EndCause.CALLER_HUNG_UP)
-        return EndCause.TRANSFERRED if self.transferred and left else cause
+    async def warm(
+        self,
+        account_sid: str,
+        call_sid: str,
+        number: str,
+        caller_id: str,
+        ring_secs: int,
+        summary: str,
+        ended: asyncio.Event,
+    ) -> None:
+        """Call somebody, tell them what it is about, and have the caller follow into a conference.
+
+        Args:
+            account_sid: The account of both calls.
+            call_sid: The caller's.
+            number: Whom to call.
+            caller_id: The number that is shown.
+            ring_secs: So long it rings.
+            summary: What whoever answers is told.
+            ended: Set when the caller has gone.
+
+        Raises:
+            PhoneError: Twilio refused, nobody answered or stayed, or the caller has gone.
+        """
+        key = secrets.token_urlsafe(16)
+        future: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        ringing = self._ringing[key] = _Ringing(account_sid, f"transfer-{key}", future)
+        gone = asyncio.ensure_future(ended.wait())
+        try:
+            call = NewCall(
+                number,
+                caller_id,
+                twiml=webhooks.brief_twiml(summary, self._url(f"/transfer/{key}/ready")),
+                status_callback=self._url(f"/transfer/{key}/status"),
+                ring_secs=ring_secs,
+            )
+            ringing.sid = await self._rest.create(account_sid, call)
+            waits: set[asyncio.Future[Any]] = {ringing.there, gone}
+            await asyncio.wait(
+                waits,
+                timeout=ring_secs + _BRIEFING_SECONDS,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if not ringing.there.done():
+                raise PhoneError("the caller hung up" if gone.done() else "nobody came")
+            problem = ringing.there.result()
+            if problem is not None:
+                raise PhoneError(problem)
+            document = webhooks.conference_twiml(ringing.conference, self._url("/transferred"))
+            await self._send_on(account_sid, call_sid, document)
+            self._met[call_sid] = ringing
+        except RestError as error:
+            raise PhoneError(str(error)) from error
+        finally:
+            gone.cancel()
+            del self._ringing[key]
+            if call_sid not in self._met:
+                self._call_off(ringing)
+
+    # ---- what Twilio asks and tells
+
+    def next_twiml(self, call_sid: str) -> str:
+        """What a call does whose agent has left."""
+        return self._documents.pop(call_sid, None) or webhooks.hang_up_twiml()
+
+    def connected_twiml(self, call_sid: str, status: str) -> str:
+        """What a call does that has been connected with somebody, or in vain.
+
+        Args:
+            call_sid: The call.
+            status: How that went, Twilio's DialCallStatus.
+        """
+        sorry = self._sorry.pop(call_sid, None)
+        if status in _CONNECTED or sorry is None:
+            return webhooks.hang_up_twiml()
+        logger.bind(call_sid=call_sid, status=status).warning("A transfer was in vain")
+        return webhooks.refusal_twiml(sorry)
+
+    def ready(self, key: str) -> str:
+        """Somebody who was called knows what it is about: they wait for the caller."""
+        ringing = self._ringing.get(key)
+        if ringing is None or ringing.there.done():
+            return webhooks.hang_up_twiml()
+        ringing.there.set_result(None)
+        return webhooks.conference_twiml(ringing.conference)
+
+    def over(self, key: str, status: str) -> None:
+        """The call of somebody is over before the caller came."""
+        ringing = self._ringing.get(key)
+        if ringing is not None:
+            ringing.sid = None
+            if not ringing.there.done():
+                said_no = {"busy": "busy", "no-answer": "nobody answers", "completed": "hung up"}
+                ringing.there.set_result(said_no.get(status, status))
+
+    def forget(self, call_sid: str) -> None:
+        """A call is over; whoever waits for the caller waits in vain."""
+        self._documents.pop(call_sid, None)
+        self._sorry.pop(call_sid, None)
+        met = self._met.pop(call_sid, None)
+        if met is not None:
+            self._call_off(met)
+
+    def _call_off(self, ringing: _Ringing) -> None:
+        if ringing.sid is None:
+            return
+
+        async def end(sid: str) -> None:
+            try:
+                await self._rest.end(ringing.account_sid, sid)
+            except RestError as error:
+                # It may have ended by itself.
+                logger.bind(code=error.code).debug("A call could not be called off")
+
+        task = asyncio.create_task(end(ringing.sid))
+        self._hanging_up.add(task)
+        task.add_done_callback(self._hanging_up.discard)

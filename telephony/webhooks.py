@@ -14,6 +14,7 @@ from aiohttp import web
 from twilio.request_validator import RequestValidator
 from twilio.twiml.voice_response import (
     Connect,
+    Dial,
     Stream,
     VoiceResponse,
 )
@@ -72,7 +73,11 @@ def websocket_url(public_base_url: str, path: str) -> str:
 
 
 def connect_twiml(
-    stream_url: str, parameters: Mapping[str, str], status_url: str, next_url: str
+    stream_url: str,
+    parameters: Mapping[str, str],
+    status_url: str,
+    next_url: str,
+    consent: str | None = None,
 ) -> str:
     """TwiML that connects the call to a media stream.
 
@@ -81,8 +86,11 @@ def connect_twiml(
         parameters: come back in the stream's ``start`` event.
         status_url: told when the stream starts, stops or fails.
         next_url: asked what the call does when the stream has been closed from here.
+        consent: said in Twilio's own voice before.
     """
     response = VoiceResponse()
+    if consent is not None:
+        response.say(consent)
     connect = Connect(action=next_url)
     stream = Stream(url=stream_url, status_callback=status_url)
     for name, value in parameters.items():
@@ -92,10 +100,44 @@ def connect_twiml(
     return str(response)
 
 
-def dial_twiml(number: str) -> str:
-    """TwiML that connects the caller with a number."""
+def dial_twiml(number: str, caller_id: str | None, ring_secs: int, action_url: str) -> str:
+    """TwiML that connects the caller with a number.
+
+    Args:
+        number: whom to call.
+        caller_id: the number that is shown; None: the caller's.
+        ring_secs: so long it rings.
+        action_url: asked for what comes next when that is over.
+    """
     response = VoiceResponse()
-    response.dial(number)
+    response.dial(number, caller_id=caller_id, timeout=ring_secs, action=action_url)
+    return str(response)
+
+
+def brief_twiml(sentence: str, ready_url: str) -> str:
+    """TwiML that tells somebody what it is about, and asks then where they go.
+
+    Args:
+        sentence: said in Twilio's own voice.
+        ready_url: asked for what comes next by whoever is still there.
+    """
+    response = VoiceResponse()
+    response.say(sentence)
+    response.redirect(ready_url)
+    return str(response)
+
+
+def conference_twiml(name: str, action_url: str | None = None) -> str:
+    """TwiML that joins a conference, which ends when one of the two leaves.
+
+    Args:
+        name: of the conference.
+        action_url: asked for what comes next when that is over.
+    """
+    response = VoiceResponse()
+    dial = Dial(action=action_url)
+    dial.conference(name, beep=False, end_conference_on_exit=True)
+    response.append(dial)
     return str(response)
 
 

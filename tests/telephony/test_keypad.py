@@ -35,6 +35,10 @@ class Desk:
             await self.clock.advance(gap)
 
 
+async def asked():
+    pass
+
+
 @pytest.fixture
 def desk(manual_clock):
     return lambda **settings: Desk(manual_clock, **settings)
@@ -84,7 +88,7 @@ async def test_the_model_is_not_told_a_secret(desk):
 
 async def test_an_awaited_entry_goes_to_who_awaits_it_alone(desk):
     one = desk()
-    collecting = asyncio.create_task(one.keypad.collect(10.0, 4, secret=True))
+    collecting = asyncio.create_task(one.keypad.collect(asked(), 10.0, 4, secret=True))
     await one.clock.settle()
     assert one.log == ["begin"], "what is about to be typed must not be recorded"
     await one.press("5678")
@@ -97,7 +101,7 @@ async def test_an_awaited_entry_goes_to_who_awaits_it_alone(desk):
 
 async def test_who_waits_for_keys_that_do_not_come_gives_up(desk):
     one = desk()
-    collecting = asyncio.create_task(one.keypad.collect(5.0, None, secret=False))
+    collecting = asyncio.create_task(one.keypad.collect(asked(), 5.0, None, secret=False))
     await one.clock.advance(5.0)
     assert await collecting is None
     assert one.log == ["begin", "end"]
@@ -105,13 +109,25 @@ async def test_who_waits_for_keys_that_do_not_come_gives_up(desk):
 
 async def test_who_has_begun_to_type_may_finish(desk):
     one = desk(gap_secs=3.0)
-    collecting = asyncio.create_task(one.keypad.collect(2.0, None, secret=False))
+    collecting = asyncio.create_task(one.keypad.collect(asked(), 2.0, None, secret=False))
     await one.clock.settle()
     await one.press("1", gap=1.9)
     await one.press("2", gap=2.0)
     assert not collecting.done()
     await one.press("#")
     assert await collecting == Entry("12", False)
+
+
+async def test_patience_begins_when_the_caller_has_been_asked(desk):
+    one = desk()
+    question = asyncio.get_running_loop().create_future()
+    collecting = asyncio.create_task(one.keypad.collect(question, 5.0, None, secret=False))
+    await one.clock.advance(9.0)
+    question.set_result(True)
+    await one.clock.advance(4.9)
+    assert not collecting.done()
+    await one.clock.advance(0.2)
+    assert await collecting is None
 
 
 async def test_nothing_comes_after_the_end_of_the_call(desk):
