@@ -1,7 +1,8 @@
 """The command ``glm-voice``: where the parts are put together.
 
 Exit codes: 0 done, 1 it did not work out (a call that did not go as its scenario expects, an engine
-that does not start), 2 what was asked for cannot be done (a wrong argument, file or setting).
+that does not start), 2 what was asked for cannot be done (a wrong argument, file or setting), 3 not
+all calls of a rehearsal fitted into its budget, and those that did held.
 """
 
 import argparse
@@ -55,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-v", "--verbose", action="store_true", help="log everything")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _serve_parser(commands.add_parser("serve", help="answer calls until stopped"))
-    _simulate_parser(commands.add_parser("simulate", help="place a scripted call and judge it"))
+    _simulate_parser(commands.add_parser("simulate", help="place scripted calls and judge them"))
     _loopback_parser(commands.add_parser("loopback-twilio", help="serve Twilio's REST API here"))
 
     _train_parser(commands.add_parser("train", help="train a part from data, or fine-tune it"))
@@ -95,15 +96,40 @@ def _serve_parser(parser: argparse.ArgumentParser) -> None:
 
 
 def _simulate_parser(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("scenario", type=Path, nargs="?", help="YAML file")
+    parser.add_argument(
+        "paths", type=Path, nargs="*", metavar="PATH", help="scenario (YAML), or directory of them"
+    )
     parser.add_argument("--demo", action="store_true", help="the scenario that ships")
     parser.add_argument("--url", help="voice webhook to call; without it, a gateway is started")
+    parser.add_argument(
+        "--auth-token", help=f"with --url: the account's (default: ${AUTH_TOKEN_VARIABLE})"
+    )
     parser.add_argument("--via", help="http://host:port to connect to instead of --url's host")
     parser.add_argument(
         "--records", type=Path, help="with --url: the gateway's records_dir, for text and timing"
     )
     parser.add_argument("--settings", type=Path, help="without --url: the gateway's YAML file")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="reports go below (runs)")
+    parser.add_argument(
+        "--repeat", type=int, default=1, metavar="K", help="calls of each scenario (default 1)"
+    )
+    parser.add_argument(
+        "--parallel", type=int, default=1, metavar="N", help="calls at a time (default 1)"
+    )
+    parser.add_argument(
+        "--budget",
+        type=float,
+        metavar="SECONDS",
+        help="for all calls; what does not fit is skipped",
+    )
+    reports = parser.add_argument_group("reports")
+    place = reports.add_mutually_exclusive_group()
+    place.add_argument(
+        "--runs", type=Path, default=Path("runs"), help="a new directory below it is filled (runs)"
+    )
+    place.add_argument("--out", type=Path, metavar="DIR", help="this directory is filled instead")
+    reports.add_argument("--junit", type=Path, metavar="FILE", help="JUnit XML (default: none)")
+    reports.add_argument("--html", type=Path, metavar="FILE", help="(default: DIR/report.html)")
+    reports.add_argument("--json", type=Path, metavar="FILE", help="(default: DIR/report.json)")
     parser.set_defaults(run=_simulate)
 
 
@@ -167,22 +193,24 @@ async def _serve_forever(settings: Settings) -> None:
 
 
 def _simulate(options: argparse.Namespace) -> int:
-    if options.demo == (options.scenario is not None):
+    if options.demo == bool(options.paths):
         raise ValueError("give a scenario or --demo, one of the two")
-    for name in ("via", "records"):
+    for name in ("via", "records", "auth_token"):
         if getattr(options, name) is not None and options.url is None:
-            raise ValueError(f"--{name} needs --url")
+            raise ValueError(f"--{name.replace('_', '-')} needs --url")
     if options.url is not None and options.settings is not None:
         raise ValueError("--settings is for a gateway that is started here, without --url")
-    from telephony.simulator import rehearse, simulate
+    from telephony.simulator import Outputs, Plan, rehearse, simulate
     from telephony.simulator.commands import DEMO_SCENARIO, DEMO_SETTINGS
 
-    scenario = DEMO_SCENARIO if options.demo else options.scenario
+    paths = [DEMO_SCENARIO] if options.demo else options.paths
+    plan = Plan(options.repeat, options.parallel, options.budget)
+    outputs = Outputs(options.runs, options.out, options.html, options.json, options.junit)
     if options.url is None:
         settings = options.settings or (DEMO_SETTINGS if options.demo else None)
-        return rehearse(scenario, options.runs, settings)
-    token = os.environ.get(AUTH_TOKEN_VARIABLE, "")
-    return simulate(scenario, options.url, token, options.runs, options.records, via=options.via)
+        return rehearse(paths, outputs, settings, plan=plan)
+    token = options.auth_token or os.environ.get(AUTH_TOKEN_VARIABLE, "")
+    return simulate(paths, options.url, token, outputs, options.records, plan=plan, via=options.via)
 
 
 def _loopback(options: argparse.Namespace) -> int:

@@ -20,6 +20,8 @@ from agent.tools.tool import Tool, ToolResult
 
 _MOST_IN_A_ROW = 5
 """Calls of tools without a word of the caller between them; more are a circle."""
+LONGEST_SECONDS = 120.0
+"""After so long a tool that has no time-out of its own is not waited for."""
 _DROPPED = "not done: the caller went on speaking"
 
 
@@ -192,6 +194,7 @@ class ToolCalls:
         self._in_a_row = 0
         self._after: _After | None = None
         self._waiting_to_fill = False
+        self._deadline: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
 
     def begin(self, answer: Answer, written: str) -> None:
@@ -222,8 +225,13 @@ class ToolCalls:
         if problem:
             ask_again = self._in_a_row <= _MOST_IN_A_ROW
             self.returned(call.id, ToolResult(problem, error=True, answer=ask_again))
-        else:
-            self.service.run_beside(self.service.run_tool(call), "tool")
+            return
+        # A function of somebody else's may never report; the call must not wait for it.
+        longest = max(LONGEST_SECONDS, 2 * call.tool.timeout if call.tool else 0.0)
+        never = ToolResult("it gave no result", error=True)
+        loop = asyncio.get_running_loop()
+        self._deadline = loop.call_later(longest, self.returned, call.id, never)
+        self.service.run_beside(self.service.run_tool(call), "tool")
 
     def returned(self, call_id: str, result: ToolResult) -> None:
         """A tool has given something back; once is enough.
@@ -235,7 +243,8 @@ class ToolCalls:
         call = self.running
         if call is None or call.id != call_id:
             return
-        self.running, self.result = None, result
+        self._stop_waiting()
+        self.result = result
         kind = "error" if result.error else "result"
         fields: dict[str, JSON] = {"call_id": call_id, kind: result.value}
         self.observer.event("tool_result", turn=call.answer.turn, **fields)
@@ -301,14 +310,16 @@ class ToolCalls:
         finally:
             self._waiting_to_fill = False
         if self.running is not call:
-            return
-        if self.service.is_quiet() and call.filler_due:
+            # Another one may run by now, with a filler of its own.
+            self.service.go_on()
+        elif self.service.is_quiet() and call.filler_due:
             call.filler_due = False
             self.service.say_aside(filler)
 
     def end(self) -> None:
         """The call is over; nobody waits for results any more."""
-        call, self.running = self.running, None
+        call = self.running
+        self._stop_waiting()
         if call is not None:
             fields: dict[str, JSON] = {"call_id": call.id, "error": "the call ended"}
             self.observer.event("tool_result", turn=call.answer.turn, **fields)
@@ -318,6 +329,12 @@ class ToolCalls:
         while not condition():
             self._changed.clear()
             await self._changed.wait()
+
+    def _stop_waiting(self) -> None:
+        self.running = None
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
     def _announce(self) -> None:
         self._changed.set()

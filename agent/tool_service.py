@@ -26,7 +26,7 @@ from pydantic_core import to_jsonable_python
 
 from agent.adapter import GLMVoiceAdapter
 from agent.events import CallObserver
-from agent.speech.prompt import system_prompt
+from agent.speech.system_prompt import system_prompt
 from agent.tool_calls import ToolCall, ToolCalls
 from agent.tools.call import Phone
 from agent.tools.tool import Tool, ToolResult

@@ -25,8 +25,8 @@ from pipecat.frames.frames import (
 from pipecat.processors.aggregators.llm_context import LLMContext
 
 from agent.settings import AgentSettings
-from agent.speech.prompt import system_prompt
 from agent.speech.request import TurnRequest
+from agent.speech.system_prompt import system_prompt
 from tests.paper_call import FRAME, Call, running
 
 

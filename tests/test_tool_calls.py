@@ -21,7 +21,7 @@ from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.services.llm_service import FunctionCallParams
 
 from agent.settings import AgentSettings
-from agent.speech.prompt import system_prompt
+from agent.speech.system_prompt import system_prompt
 from agent.tools.arguments import Arguments
 from agent.tools.call import PhoneError
 from agent.tools.settings import FunctionSettings
@@ -477,6 +477,35 @@ async def test_a_function_of_pipecats_that_raises_is_a_failure() -> None:
         call.session.calls("weather\n{}")
         await call.events.wait("answer_started", 2)
         assert call.events.named("tool_result")[0]["error"] == "RuntimeError: out of order"
+
+
+async def test_a_function_that_never_reports_does_not_hold_the_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def forgetful(params: FunctionCallParams) -> None:
+        pass
+
+    monkeypatch.setattr("agent.tool_calls.LONGEST_SECONDS", 0.01)
+    async with running(SETTINGS) as call:
+        call.service.register_function("weather", forgetful)
+        await call.asks()
+        call.session.calls("weather\n{}")
+        await call.events.wait("answer_started", 2)
+        assert call.session.requests[1].result == '{"error": "it gave no result"}'
+
+
+async def test_a_filler_is_not_lost_to_the_one_before() -> None:
+    """A quick tool ends while its filler waits; the slow one after it is covered nevertheless."""
+    work = Work(filler="Bear with me.", filler_after=0.05)
+    work.gate.set()
+    async with running(SETTINGS, tools=[work.tool]) as call:
+        await call.asks()
+        call.session.calls(ASKED)
+        await call.events.wait("answer_started", 2)
+        work.gate.clear()
+        call.session.calls(ASKED)
+        await call.events.wait("answer_started", 3)
+        assert call.session.requests[2].say == "Bear with me."
 
 
 async def test_an_act_waits_for_the_answer_to_its_result(call: Call, work: Work) -> None:

@@ -5,15 +5,17 @@ import hashlib
 import hmac
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import yaml
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from pydantic import TypeAdapter, ValidationError
 
 from agent.events import JSON
-from agent.settings import load_settings
+from agent.settings import AgentSettings, load_settings
 from agent.tools.building import build_tools
 from agent.tools.call import Call, PhoneError
 from agent.tools.settings import ToolSettings
@@ -248,6 +250,19 @@ def test_tools_come_from_the_settings_file(tmp_path: Any) -> None:
     path.write_text("agent: {tools: [{kind: hang_up, fillr: x}]}")
     with pytest.raises(ValueError, match=r"unknown field agent.tools.0.hang_up.fillr"):
         load_settings(path, {})
+
+
+def test_the_page_about_tools_shows_settings_that_are_right() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "tools.md").read_text("utf-8")
+    example = yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])
+    tools = AgentSettings.model_validate(example["agent"]).tools
+    assert {tool.kind for tool in tools} == {
+        "function",
+        "webhook",
+        "look_up",
+        "transfer",
+        "hang_up",
+    }
 
 
 class Desk:

@@ -61,12 +61,14 @@ class UrlRecogniser:
     Args:
         url: The whole address.
         model: Its field ``model``.
+        key: Its key, empty for none; None takes the evaluation's.
     """
 
-    def __init__(self, url: str, model: str = "whisper-1"):
+    def __init__(self, url: str, model: str = "whisper-1", key: str | None = None):
         self.name = f"{model} over a URL"
         self._url = url
         self._model = model
+        self._key = key
 
     def recognise(self, audio: Audio) -> str:
         """As :meth:`Recogniser.recognise`.
@@ -84,7 +86,7 @@ class UrlRecogniser:
         ]
         edge = f"--{boundary}".encode()
         body = b"".join(edge + b"\r\n" + part + b"\r\n" for part in parts) + edge + b"--\r\n"
-        answer = _post(self._url, body, f"multipart/form-data; boundary={boundary}")
+        answer = _post(self._url, body, f"multipart/form-data; boundary={boundary}", self._key)
         if not isinstance(answer.get("text"), str):
             raise RuntimeError(f"{self._url}: its answer has no field 'text'")
         return str(answer["text"])
@@ -96,12 +98,14 @@ class ChatJudge:
     Args:
         url: The whole address.
         model: Its field ``model``.
+        key: Its key, empty for none; None takes the evaluation's.
     """
 
-    def __init__(self, url: str, model: str = "gpt-4o"):
+    def __init__(self, url: str, model: str = "gpt-4o", key: str | None = None):
         self.name = f"{model} over a URL"
         self._url = url
         self._model = model
+        self._key = key
 
     def rate(self, question: str, answer: str) -> float:
         """How good an answer is, from 1 to 10.
@@ -109,7 +113,15 @@ class ChatJudge:
         Raises:
             RuntimeError: The service does not answer, or gives no such rating.
         """
-        said = self._ask(_QUALITY.format(question=question, answer=answer))
+        return self.rating(_QUALITY.format(question=question, answer=answer))
+
+    def rating(self, prompt: str) -> float:
+        """Put a question whose answer holds a rating from 1 to 10 in double brackets.
+
+        Raises:
+            RuntimeError: The service does not answer, or gives no such rating.
+        """
+        said = self._ask(prompt)
         found = re.findall(r"\[\[\s*(\d+(?:\.\d+)?)\s*\]\]", said)
         if not found or not 1.0 <= float(found[-1]) <= 10.0:
             raise RuntimeError(f"{self._url}: no rating from 1 to 10 in its answer")
@@ -133,7 +145,7 @@ class ChatJudge:
             "temperature": 0,
             "messages": [{"role": "user", "content": prompt}],
         }
-        answer = _post(self._url, json.dumps(request).encode(), "application/json")
+        answer = _post(self._url, json.dumps(request).encode(), "application/json", self._key)
         try:
             return str(answer["choices"][0]["message"]["content"])
         except (KeyError, IndexError, TypeError) as error:
@@ -142,9 +154,9 @@ class ChatJudge:
             )
 
 
-def _post(url: str, body: bytes, kind: str) -> dict[str, Any]:
+def _post(url: str, body: bytes, kind: str, key: str | None) -> dict[str, Any]:
     headers = {"Content-Type": kind}
-    if key := os.environ.get(KEY_VARIABLE):
+    if key := os.environ.get(KEY_VARIABLE) if key is None else key:
         headers["Authorization"] = f"Bearer {key}"
     request = urllib.request.Request(url, data=body, headers=headers)
     try:

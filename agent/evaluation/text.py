@@ -11,7 +11,8 @@ Language: TypeAlias = Literal["en", "zh"]
 
 _APOSTROPHES = str.maketrans("\u2019\u2018\u02bc`", "''''")
 # Letters and digits of any script; inside a word also an apostrophe or a decimal point.
-_TOKEN = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+(?:'[^\W\d_]+)*")
+TOKEN = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+(?:'[^\W\d_]+)*")
+"""Words and numerals of a text in :func:`one_form`."""
 _ARTICLES = {"a", "an", "the"}
 _NUMBERS = """\
 zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen \
@@ -48,10 +49,15 @@ def units(text: str, language: Language) -> list[str]:
     Case, punctuation, the form of characters (NFKC) and, in English, whether a number is written
     in digits make no difference. Letters and digits in a Mandarin text count one by one.
     """
-    found = _TOKEN.findall(unicodedata.normalize("NFKC", text).translate(_APOSTROPHES).lower())
+    found = TOKEN.findall(one_form(text))
     if language == "zh":
         return [character for token in found for character in token if character.isalnum()]
-    return _digits([token.replace(",", "") if token[0].isdigit() else token for token in found])
+    return in_digits(found)
+
+
+def one_form(text: str) -> str:
+    """Return a text in lower case, its characters and apostrophes in one form (NFKC)."""
+    return unicodedata.normalize("NFKC", text).translate(_APOSTROPHES).lower()
 
 
 def characters(text: str) -> list[str]:
@@ -86,8 +92,13 @@ def is_answer(text: str, answers: Sequence[str], language: Language = "en") -> b
     return bool(said) and any(said == answer_words(answer, language) for answer in answers)
 
 
-def _digits(tokens: Sequence[str]) -> list[str]:
-    """Write runs of number words in digits: "one hundred and ninety three" is "193"."""
+def in_digits(tokens: Sequence[str]) -> list[str]:
+    """Write runs of number words in digits: "one hundred and ninety three" is "193".
+
+    Args:
+        tokens: words in lower case and numerals, whose thousands a comma may separate.
+    """
+    tokens = [token.replace(",", "") if token[0].isdigit() else token for token in tokens]
     out: list[str] = []
     position = 0
     while position < len(tokens):

@@ -60,10 +60,10 @@ class TokenizingSessions:
             session: Whose turn.
             audio: float32 [n] at 16 kHz in [-1, 1]; n may be 0.
             end_of_turn: Whether the turn ends with this audio.
-            request: ``close`` forgets the turn so far and tokenises nothing; a typed instruction or
-                words to say leave it as it is, and have no tokens. With ``listen`` the
-                listener hears of tokens that become final. With ``early`` the turn goes on, though
-                it is answered as if it had ended.
+            request: ``close`` forgets the turn so far and tokenises nothing; a typed instruction, a
+                tool's result or words to say leave it as it is, and have no tokens. With
+                ``listen`` the listener hears of tokens that become final. With ``early`` the turn
+                goes on, though it is answered as if it had ended.
 
         Returns:
             int64 [m], the tokens that have become final, or with ``end_of_turn`` those of the whole

@@ -100,7 +100,9 @@ class DialogueWriter:
             return self.prompt.spoken(codes.tolist())
         if request.say is not None:
             return self.prompt.say(request.say)
-        raise ValueError("an empty turn: no speech tokens, no instruction, nothing to say")
+        raise ValueError(
+            "an empty turn: no speech tokens, no instruction, no result, nothing to say"
+        )
 
     def continued(self, dialogue: Dialogue, turn: Turn, request: TurnRequest) -> Dialogue:
         """A conversation with its next turn, after the history edit that the request asks for.

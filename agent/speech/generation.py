@@ -162,7 +162,7 @@ class GenerationEngine:
         Args:
             session: A new name begins a conversation.
             tokens: int64 [m], the codes of what the caller said; may be empty when the request
-                has an instruction or a text to say.
+                has an instruction, a tool's result or a text to say.
             request: Settings of the turn.
             name: Of the answer, for :meth:`retract`.
 

@@ -58,6 +58,7 @@ class Tool:
         schema: JSON schema of its arguments, as the model is told.
         filler: What the agent says while it runs, if anything.
         filler_after: Seconds of silence before that.
+        timeout: Seconds that it may take.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Tool:
         self.schema = settings.parameters or arguments.schema
         self.filler = settings.filler
         self.filler_after = settings.filler_after
-        self._timeout = settings.timeout
+        self.timeout = settings.timeout
         self._on_failure = settings.on_failure
         self._arguments = arguments
         self._work = work
@@ -102,18 +103,20 @@ class Tool:
             # The model can do better, if it knows what was wrong.
             return ToolResult(f"wrong arguments: {error}", error=True)
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self.timeout):
                 value = await self._work(checked, call)
             if isinstance(value, ToolResult):
                 return value
             return ToolResult(to_jsonable_python(value))
         except TimeoutError:
-            return self._failed(f"{self.name} did not answer within {self._timeout:g} s")
+            return self._failed(f"{self.name} did not answer within {self.timeout:g} s")
         except ToolError as error:
             return self._failed(str(error))
-        except Exception:
-            # What went wrong inside is nothing for a caller's ears.
-            logger.bind(tool=self.name).exception("A tool failed")
+        except Exception as error:
+            # What went wrong inside is nothing for a caller's ears, and what the caller said, which
+            # a traceback may show, nothing for a log.
+            logger.bind(tool=self.name, error=type(error).__name__).error("A tool failed")
+            logger.opt(exception=True).debug("A tool failed here")
             return self._failed(f"{self.name} failed")
 
     def _failed(self, reason: str) -> ToolResult:

@@ -83,7 +83,7 @@ def _tokenizer(options: argparse.Namespace) -> None:
     from agent.training.tokenizer_parts import Settings
 
     settings = Settings.read(options.settings)
-    Trainer(settings, Corpus(options.data), options.out).run(options.export)
+    Trainer(settings, Corpus(options.data), options.out, options.start).run(options.export)
 
 
 def _vocoder(options: argparse.Namespace) -> None:
@@ -199,7 +199,12 @@ def _voice(options: argparse.Namespace) -> None:
 def _nano(options: argparse.Namespace) -> None:
     """Every recipe of the checkpoint that ships, one behind the other; each resumes."""
     out, export = options.out, options.export
-    shared = {"data": out / "data", "tokenizer": export / "speech_tokenizer", "hear": False}
+    shared = {
+        "data": out / "data",
+        "tokenizer": export / "speech_tokenizer",
+        "start": None,
+        "hear": False,
+    }
     for name, part, to in (
         ("corpus", "data", None),
         ("tokenizer", "tokenizer", "speech_tokenizer"),
@@ -228,7 +233,10 @@ PARTS = {
         ),
     ),
     "tokenizer": Part(
-        "train a speech tokenizer", _tokenizer, ("--settings", "--data", "--out"), ("--export",)
+        "train a speech tokenizer; --start is a Whisper checkpoint",
+        _tokenizer,
+        ("--settings", "--data", "--out"),
+        ("--start", "--export"),
     ),
     "vocoder": Part("train a vocoder", _vocoder, ("--settings", "--data", "--out"), ("--export",)),
     "flow": Part(

@@ -13,6 +13,7 @@ and calls cannot differ:
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,14 +24,8 @@ import numpy.typing as npt
 
 from agent.evaluation.text import Language
 from agent.sound import Audio, phone_band
-from agent.speech.prompt import (
-    TEXT_SYSTEM,
-    TRANSCRIBE_SYSTEM,
-    Interleave,
-    Prompt,
-    heard,
-    system_prompt,
-)
+from agent.speech.prompt import TRANSCRIBE_SYSTEM, Interleave, Prompt, heard
+from agent.speech.system_prompt import TEXT_SYSTEM, system_prompt
 from agent.speech.text_tokenizer import TextTokenizer
 from agent.speech.tokenizer import SpeechTokenizer
 from agent.training.augment import vary
@@ -201,8 +196,8 @@ class Conversations:
         sentences: Corpus indices of the agent's voice, to be read aloud.
 
     Raises:
-        ValueError: The agent's recording of an answer was left out as corrupt, or is so short that
-            it ends before its text.
+        ValueError: The agent's recording of an answer is missing, was left out as corrupt, or is so
+            short that it ends before its text.
     """
 
     def __init__(
@@ -221,6 +216,10 @@ class Conversations:
         self._mixture = mixture
         self._interleave = Interleave()
         self._answers = self._voiced(corpus, spoken)
+        for line in lines.values():
+            for text, style in itertools.product(line.texts(), [NEUTRAL, *line.styles]):
+                if (text, style) not in self._answers:
+                    raise ValueError(f"answer {text!r}, {style}: the agent never says it")
         self._readings: list[tuple[str, list[int]]] = []
         for index in sentences:
             text = corpus.text(index)
@@ -247,11 +246,12 @@ class Conversations:
     def judged(
         self, questions: Iterable[tuple[Codes, Intent]], language: Language, tools: bool
     ) -> list[Scene]:
-        """Spoken questions, each with what an agent should do, after the greeting or their context.
+        """Spoken questions, each with what an agent should do, after a greeting and what led there.
 
         With tools an answer ends where the call does, since what comes then is up to the result.
         """
         line = self._lines[language]
+        rng = np.random.default_rng(0)  # draws what tools gave back before
         by_context: defaultdict[str, list[tuple[Codes, Intent]]] = defaultdict(list)
         for codes, intent in questions:
             by_context[intent.after or ""].append((codes, intent))
@@ -259,27 +259,15 @@ class Conversations:
         for context, asked in by_context.items():
             call = Call(line, tools)
             start = self._opened(call, None)
-            for earlier in self._way_to(line, context):
-                user = self._prompt.typed(self._typed(earlier))
-                start += [*user, *self._response(call, earlier, None).ids]
+            for earlier in _way_to(line, context):
+                user = self._prompt.typed(_typed(line, earlier))
+                start += [*user, *self._response(call, earlier, rng).ids]
             exchanges = [
                 self._exchange(self._prompt.spoken(codes.tolist()), self._response(call, i, None))
                 for codes, i in asked
             ]
             scenes.append(Scene(start, exchanges))
         return scenes
-
-    def _typed(self, intent: Intent) -> str:
-        says = next(line for line in self._lines.values() if intent.name in line.intents).sayings
-        return says[intent.says].train[0] if intent.says else intent.instruction or ""
-
-    def _way_to(self, line: Line, name: str) -> list[Intent]:
-        """The intents that lead to the context an intent needs."""
-        way: list[Intent] = []
-        while name:
-            way.insert(0, line.intents[name])
-            name = way[0].after or ""
-        return way
 
     def _voiced(self, corpus: Corpus, spoken: Takes) -> dict[tuple[str, str], list[int]]:
         answers: dict[tuple[str, str], list[int]] = {}
@@ -437,3 +425,17 @@ class Conversations:
             if mixture.replace <= luck < mixture.replace + mixture.double:
                 noisy.append(code)
         return noisy or codes.tolist()
+
+
+def _typed(line: Line, intent: Intent) -> str:
+    """How a caller may put what an intent wants."""
+    return line.sayings[intent.says].train[0] if intent.says else intent.instruction or ""
+
+
+def _way_to(line: Line, name: str) -> list[Intent]:
+    """The intents that lead to the context an intent needs."""
+    way: list[Intent] = []
+    while name:
+        way.insert(0, line.intents[name])
+        name = way[0].after or ""
+    return way

@@ -115,6 +115,10 @@ class Corpus:
         """Return where every given field has the given value, e.g. ``role="caller"``."""
         return self._shards.indices(**fields)
 
+    def of_voices(self, voices: Iterable[str], split: str) -> list[int]:
+        """Return where some voices speak in a split, one voice after the other."""
+        return [index for voice in voices for index in self.indices(voice=voice, split=split)]
+
 
 def _utterance(sample: Sample) -> Utterance:
     entry = sample.entry

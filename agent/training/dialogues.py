@@ -22,7 +22,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agent.speech.prompt import Interleave, Prompt, system_prompt
+from agent.speech.prompt import Interleave, Prompt
+from agent.speech.system_prompt import system_prompt
 from agent.speech.text_tokenizer import TextTokenizer
 from agent.training.examples import GIVEN, SPEECH, TEXT, Example
 

@@ -1,4 +1,4 @@
-"""Recipe of the flow: speech tokens to the mel of the agent's voice.
+"""Recipe of the flow: speech tokens to the mel of the agent's voices, one a language.
 
 Tokens come from the speech tokenizer, over the phone's band as everywhere; mels are of the wide-
 band recording. While the tokenizer is still being trained, a first stage runs on stand-in codes
@@ -104,7 +104,7 @@ class StandIn:
     """Codes for a first stage: clusters of the mel over a token's first and second half."""
 
     def __init__(self, corpus: Corpus, codes: int, seed: int, rounds: int = 15) -> None:
-        train = of_voices(corpus, "train")
+        train = corpus.of_voices(AGENT_VOICES.values(), "train")
         vectors = torch.cat([self._describe(u.audio) for _, u in corpus.read(train)])
         generator = torch.Generator().manual_seed(seed)
         self.centres = vectors[torch.randperm(len(vectors), generator=generator)[:codes]].clone()
@@ -128,13 +128,6 @@ class StandIn:
         return torch.cdist(self._describe(audio), self.centres).argmin(1)
 
 
-def of_voices(
-    corpus: Corpus, split: str, voices: Sequence[str] = tuple(AGENT_VOICES.values())
-) -> list[int]:
-    """Where some voices speak in a split; the agent's, unless others are named."""
-    return [i for voice in voices for i in corpus.indices(voice=voice, split=split)]
-
-
 def phone_tokens(tokenizer: SpeechTokenizer) -> Callable[[Audio], Tensor]:
     """The finished tokenizer's codes, heard through a clean phone line."""
     return lambda audio: torch.from_numpy(tokenizer.encode([phone_band(audio)])[0])
@@ -156,7 +149,7 @@ def load_takes(
     answers: list[bool] = []
 
     def mels() -> Iterator[Tensor]:
-        for _, utterance in corpus.read(of_voices(corpus, split, voices)):
+        for _, utterance in corpus.read(corpus.of_voices(voices, split)):
             tokens.append(encode(utterance.audio))
             answers.append(utterance.role == "agent")
             frames = flow.frames(len(tokens[-1]))
@@ -294,7 +287,7 @@ def run(
 
     Args:
         settings: The recipe.
-        corpus: Recordings of the agent's voice.
+        corpus: Recordings of the agent's voices.
         tokenizer: The finished tokenizer's checkpoint; None for a first stage on stand-in codes.
         out: Directory of the training.
         to: Directory of the decoder checkpoint to write; None to write none.

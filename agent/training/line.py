@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -170,10 +170,18 @@ class _Filler:
 
     def __init__(self, values: Mapping[str, list[str]], depending: Mapping[str, dict[str, str]]):
         self._values, self._depending = values, depending
+        self._depends_on: dict[str, str] = {}
+        for name, of in depending.items():
+            on = [value for value, words in values.items() if set(words) == set(of)]
+            if not on:
+                raise ValueError(f"field 'depending.{name}' is not for all values of one name")
+            self._depends_on[name] = on[0]
 
     def names(self, *texts: str | None) -> list[str]:
         """The values that some texts speak of, in the file's order."""
         together = " ".join(text or "" for text in texts)
+        for name, on in self._depends_on.items():
+            together = together.replace(name, on)
         return [name for name in self._values if name in together]
 
     def choices(self, names: Iterable[str]) -> Iterator[dict[str, str]]:
@@ -202,7 +210,10 @@ class _Reader:
 
     def __init__(self, file: _File, path: Path, seed: int):
         self.file, self.path, self.seed = file, path, seed
-        self.filler = _Filler(file.values, file.depending)
+        try:
+            self.filler = _Filler(file.values, file.depending)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
         self.sayings: dict[str, Saying] = {}
         self.intents: dict[str, Intent] = {}
         self._values_of: dict[str, list[str]] = {}
@@ -232,10 +243,12 @@ class _Reader:
             held_out = [filler.fill(text, chosen) for text in _lines(phrasings.held_out)]
             shares = (file.opener_share, file.closer_share)
             limit = file.phrasings if phrasings.phrasings is None else phrasings.phrasings
-            train = [
-                politely(text, file.language, file.openers, file.closers, shares, rng)
-                for text in select(templates, held_out, limit, file.language, rng)
-            ]
+            taboo = {tuple(units(text, file.language)) for text in held_out}
+            train: list[str] = []
+            for text in select(templates, held_out, limit, file.language, rng):
+                polite = politely(text, file.language, file.openers, file.closers, shares, rng)
+                # With an opener it may have become one that is held out.
+                train.append(text if tuple(units(polite, file.language)) in taboo else polite)
             self.sayings[full] = Saying(
                 name=full,
                 train=tuple(dict.fromkeys(as_sentence(text, file.language) for text in train)),
@@ -247,15 +260,19 @@ class _Reader:
 
     def _intend(self, intent: _Intent) -> None:
         filler, where = self.filler, f"{self.path}: intent {intent.name!r}"
+        if intent.name in self._values_of:
+            raise ValueError(f"{where}: there are two")
+        if intent.style is not None and intent.style not in self.file.styles:
+            raise ValueError(f"{where}: 'style' names {intent.style!r}, which is no style")
         if intent.says is not None:
             says: str | None = intent.says
             known = self.file.sayings.get(intent.says)
             if known is None:
                 raise ValueError(f"{where}: 'says' names {intent.says!r}, which is no saying")
-            asked = filler.names(known.train)
+            asked = filler.names(known.train, known.held_out)
         elif intent.train:
             self._say(intent.name, intent)
-            says, asked = intent.name, filler.names(intent.train)
+            says, asked = intent.name, filler.names(intent.train, intent.held_out)
         elif intent.instruction is not None:
             says, asked = None, []
         else:
@@ -265,6 +282,9 @@ class _Reader:
         carried = self._values_of[intent.after] if intent.after is not None else []
         names = [name for name in self.file.values if name in {*asked, *carried}]
         self._values_of[intent.name] = names
+        self._known(where, "answer", [intent.answer], names)
+        if intent.tool is not None:
+            self._check(where, intent.tool, names)
         for chosen in filler.choices(names):
             asking = {name: chosen[name] for name in asked}
             earlier = {name: chosen[name] for name in carried}
@@ -279,6 +299,20 @@ class _Reader:
                 tool=self._tool(intent.tool, intent.answer, chosen),
                 style=intent.style,
             )
+
+    def _known(self, where: str, field: str, texts: Iterable[str], names: Sequence[str]) -> None:
+        for name in self.filler.names(*texts):
+            if name not in names:
+                raise ValueError(f"{where}: {field!r} speaks of {name}, which nobody has named")
+
+    def _check(self, where: str, tool: _Tool, names: Sequence[str]) -> None:
+        called = list(tool.call)
+        if len(called) != 1 or called[0] not in [known.get("name") for known in self.file.tools]:
+            raise ValueError(f"{where}: 'tool.call' has {called}, expected one of the file's tools")
+        self._known(where, "tool.before", [tool.before or ""], names)
+        self._known(where, "tool.call", tool.call[called[0]].values(), names)
+        for result, said in tool.results.items():
+            self._known(where, "tool.results", [said], [*names, *self.filler.names(result)])
 
     def _tool(self, tool: _Tool | None, answer: str, chosen: Mapping[str, str]) -> ToolUse | None:
         if tool is None:
@@ -311,7 +345,8 @@ def read_line(path: str | Path, seed: int = 0) -> Line:
         seed: Decides which sentences of the templates are taken.
 
     Raises:
-        ValueError: A field is missing, unknown or of the wrong kind; the message names it.
+        ValueError: A field is missing, unknown or of the wrong kind, or names what is not in the
+            file; the message names it.
     """
     path = Path(path)
     return _Reader(_File.checked(read_mapping(path), path, "corpus"), path, seed).line()

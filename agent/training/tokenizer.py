@@ -1,4 +1,4 @@
-"""Trains a speech tokenizer from nothing and exports it in the published layout.
+"""Trains a speech tokenizer, from nothing or from Whisper, and exports it in the published layout.
 
 The encoder of `agent.speech.tokenizer_encoder` learns speech recognition through its quantiser, as
 the published tokenizer did: codes -> up-sampling by 4 -> transformer layers -> CTC over characters
@@ -38,14 +38,25 @@ from agent.training.tokenizer_parts import (
     start_from,
 )
 from agent.training.voices import AGENT_VOICES
+from agent.training.whisper import start_from_whisper
 
 LOG_EVERY, JUDGE_EVERY = 50, 1000
 
 
 class Trainer:
-    """One run: the modules, what is optimised, and where it has got to."""
+    """One run: the modules, what is optimised, and where it has got to.
 
-    def __init__(self, settings: Settings, corpus: Corpus, out: Path):
+    Args:
+        settings: The recipe.
+        corpus: What is heard.
+        out: Directory of the run.
+        start: A Whisper checkpoint to begin with; None begins from nothing.
+
+    Raises:
+        CheckpointError: ``start`` is missing, damaged or of other sizes.
+    """
+
+    def __init__(self, settings: Settings, corpus: Corpus, out: Path, start: Path | None = None):
         torch.manual_seed(settings.seed)
         self.settings = settings
         self.loader = Loader(corpus, settings.batch_seconds)
@@ -64,7 +75,10 @@ class Trainer:
         self.reader = Reader(
             settings, max(1, len(self.loader.phone_names)), max(1, len(self.loader.styles))
         )
-        start_from(self.encoder, self.reader)
+        if start is None:
+            start_from(self.encoder, self.reader)
+        else:
+            start_from_whisper(start, settings, self.encoder, self.reader)
         self.encoder.to(settings.device)
         self.reader.to(settings.device)
         self.quantiser = Quantiser(self.encoder, settings)

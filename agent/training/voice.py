@@ -162,7 +162,7 @@ def run(
     vocoder = decoder.vocoder
     if settings.vocoder:
         spoken = vocoders.load_takes(
-            corpus, VOICE, out / "vocoder" / "takes.pt", settings.vocoder.frames + 1
+            corpus, (VOICE,), out / "vocoder" / "takes.pt", settings.vocoder.frames + 1
         )
         average = vocoders.train(settings.vocoder, vocoder, spoken, out / "vocoder")
         average.copy_to(vocoder)

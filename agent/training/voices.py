@@ -53,16 +53,14 @@ _NATURAL = {
     "festival:ked_diphone": 2.5,
     "festival:kal_diphone": 2.0,
 }
-_SHIFTED = (
-    *("flite:rms@0.9", "flite:rms@1.12", "flite:rms@1.24", "flite:kal16@0.92", "flite:kal16@1.15"),
-    *("festival:cmu_us_slt_arctic_hts@0.84", "festival:cmu_us_slt_arctic_hts@0.93"),
-    *(
-        "festival:cmu_us_slt_arctic_hts@1.1",
-        "festival:ked_diphone@0.92",
-        "festival:ked_diphone@1.14",
-    ),
-    *("festival:kal_diphone@1.1", "flite:slt@0.87"),
-)
+_SHIFTED = {
+    "flite:rms": (0.9, 1.12, 1.24),
+    "flite:kal16": (0.92, 1.15),
+    "festival:cmu_us_slt_arctic_hts": (0.84, 0.93, 1.1),
+    "festival:ked_diphone": (0.92, 1.14),
+    "festival:kal_diphone": (1.1,),
+    "flite:slt": (0.87,),
+}
 # Variants of espeak-ng that sound like a person on a bad line; others only confuse a tokenizer.
 _ESPEAK = (
     *("en-us", "en-us+m1", "en-us+m3", "en-us+f2", "en-us+f4", "en-us+Andy", "en-us+linda"),
@@ -72,23 +70,12 @@ _ESPEAK = (
     *("en-us+Alex", "en-us+Annie", "en-us+Denis", "en-us+Michael"),
 )
 _MANDARIN = (
-    "",
-    "+m1",
-    "+m2",
-    "+m3",
-    "+m4",
-    "+m7",
-    "+f1",
-    "+f3",
-    "+f4",
-    "+Andy",
-    "+linda",
-    "+Annie",
+    *("", "+m1", "+m2", "+m3", "+m4", "+m7", "+f1", "+f3", "+f4", "+Andy", "+linda", "+Annie"),
 )
 CALLERS: dict[Language, tuple[Voice, ...]] = {
     "en": (
         *(Voice(name, weight) for name, weight in _NATURAL.items()),
-        *(Voice(name, 1.5) for name in _SHIFTED),
+        *(Voice(f"{name}@{factor}", 1.5) for name, by in _SHIFTED.items() for factor in by),
         *(Voice(f"espeak-ng:{name}") for name in _ESPEAK),
         Voice("flite:awb", seen=False),
         Voice("espeak-ng:en-us+m6", seen=False),
@@ -232,12 +219,12 @@ def trim(
     end = min(len(audio), (int(loud[-1]) + 1) * frame + margin)
     if phones is not None:
         length = (end - start) / SAMPLE_RATE
-        shifted: Phones = []
+        kept: Phones = []
         for phone, until in phones:
             moved = min(until - start / SAMPLE_RATE, length)
-            if moved > (shifted[-1][1] if shifted else 0.0):
-                shifted.append((phone, round(moved, 3)))
-        phones = shifted
+            if moved > (kept[-1][1] if kept else 0.0):
+                kept.append((phone, round(moved, 3)))
+        phones = kept
     return audio[start:end], phones
 
 

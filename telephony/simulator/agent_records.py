@@ -1,10 +1,19 @@
-"""Reads what the gateway writes down about a call, while it is being written."""
+"""Reads what an agent writes down about a call, while it is being written.
+
+A record is a file of JSON objects, one a line, each with ``at`` (Unix seconds) and ``event`` (a
+name). Our gateway writes one for each call; any server may, of the same shape. docs/checks.md lists
+the events that are read.
+"""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+TOOL_CALL, TOOL_RESULT = "tool_call", "tool_result"
 
 
 @dataclass(frozen=True)
@@ -29,14 +38,53 @@ def printable(text: str) -> str:
     )
 
 
-class RecordTail:
-    """Follows one call's record, ``<records directory>/<call sid>.jsonl``."""
+class _ToolCall(BaseModel):
+    """The fields of ``tool_call``."""
 
-    def __init__(self, path: Path) -> None:
-        """Follow a file that need not exist yet."""
+    name: str
+    arguments: dict[str, Any] = {}
+    call_id: str | None = None
+
+
+class _ToolResult(BaseModel):
+    """The fields of ``tool_result``: ``error`` in place of ``result`` where the tool failed."""
+
+    call_id: str
+    result: Any = None
+    error: str | None = None
+
+
+_SHAPES: dict[str, type[BaseModel]] = {TOOL_CALL: _ToolCall, TOOL_RESULT: _ToolResult}
+
+
+class RecordTail:
+    """Follows one call's record."""
+
+    def __init__(self, path: Path, call_sid: str | None = None) -> None:
+        """Follow a file that need not exist yet.
+
+        Args:
+            path: The file.
+            call_sid: In a file of many calls, whose events have a field ``call_sid``: only those of
+                this call count. None takes all.
+        """
         self._path = path
+        self._call_sid = call_sid
         self._offset = 0
         self.events: list[Event] = []
+
+    @classmethod
+    def of_call(cls, records: Path, call_sid: str) -> "RecordTail":
+        """Follow the record of a call.
+
+        Args:
+            records: A directory with ``<call sid>.jsonl`` for each call, or a file ``*.jsonl`` of
+                many calls.
+            call_sid: Which call.
+        """
+        if records.suffix == ".jsonl":
+            return cls(records, call_sid)
+        return cls(records / f"{call_sid}.jsonl")
 
     def read(self) -> list[Event]:
         """Take what was added since the last time.
@@ -45,7 +93,8 @@ class RecordTail:
             The new events; a line that is still being written waits for the next time.
 
         Raises:
-            ValueError: A whole line is no event; the message names file and line.
+            ValueError: A whole line is no event, or a tool's without its fields; the message names
+                file and line.
         """
         try:
             with self._path.open("rb") as file:
@@ -56,13 +105,22 @@ class RecordTail:
         whole = added[: added.rfind(b"\n") + 1]
         self._offset += len(whole)
         new = [self._parse(line) for line in whole.splitlines()]
+        if self._call_sid is not None:
+            new = [event for event in new if event.fields.get("call_sid") == self._call_sid]
         self.events += new
         return new
 
     def _parse(self, line: bytes) -> Event:
         try:
             fields = json.loads(line)
-            return Event(float(fields.pop("at")), str(fields.pop("event")), fields)
+            event = Event(float(fields.pop("at")), str(fields.pop("event")), fields)
+            if shape := _SHAPES.get(event.name):
+                shape.model_validate(fields)
+            return event
+        except ValidationError as error:
+            problem = error.errors()[0]
+            field = ".".join(str(part) for part in problem["loc"])
+            raise ValueError(f"{self._path}: {field}: {problem['msg']}, in {line!r}") from None
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(
                 f"{self._path}: expected a JSON object with at and event, got {line!r}"
@@ -128,6 +186,46 @@ def agent_turns(events: Sequence[Event]) -> list[AgentTurn]:
         turn = turns.setdefault(number, AgentTurn(number, event.at))
         _apply(turn, event)
     return list(turns.values())
+
+
+@dataclass
+class ToolCall:
+    """A tool that the agent called.
+
+    Attributes:
+        at: Unix seconds.
+        name: The tool's.
+        arguments: What it was called with.
+        call_id: What ties its result to it, if it has one.
+        result: What came back; None while nothing has.
+        error: Why it failed, if it did.
+    """
+
+    at: float
+    name: str
+    arguments: dict[str, Any]
+    call_id: str | None = None
+    result: Any = None
+    error: str | None = None
+
+
+def tool_calls(events: Sequence[Event]) -> list[ToolCall]:
+    """The calls of tools with their results.
+
+    Args:
+        events: In the order of the record.
+    """
+    calls: list[ToolCall] = []
+    for event in events:
+        if event.name == TOOL_CALL:
+            made = _ToolCall.model_validate(event.fields)
+            calls.append(ToolCall(event.at, made.name, made.arguments, made.call_id))
+        elif event.name == TOOL_RESULT:
+            came = _ToolResult.model_validate(event.fields)
+            for call in calls:
+                if call.call_id == came.call_id:
+                    call.result, call.error = came.result, came.error
+    return calls
 
 
 def _apply(turn: AgentTurn, event: Event) -> None:

@@ -1,33 +1,34 @@
 """Puts a call's trace, its script and the agent's records together into a report."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from telephony.simulator.agent_records import AgentTurn, Event, agent_turns
-from telephony.simulator.audible import SAMPLE_RATE, audible_spans
+from telephony.simulator.agent_records import Event
+from telephony.simulator.audible import SAMPLE_RATE
 from telephony.simulator.caller import Spoken
-from telephony.simulator.checks import check_answer, check_barge_in
+from telephony.simulator.checks.answer import check_answer
+from telephony.simulator.checks.barge_in import check_backchannel, check_barge_in
+from telephony.simulator.checks.call import check_course, check_ending
+from telephony.simulator.checks.database import check_database
+from telephony.simulator.checks.judgement import check_judgement
+from telephony.simulator.checks.outside import Outside
+from telephony.simulator.checks.said import check_said
+from telephony.simulator.checks.tools import describe_call
+from telephony.simulator.checks.verdict import Unknown
+from telephony.simulator.evidence import Answer, Evidence, Span
+from telephony.simulator.expectation import Expectation, Judgement
 from telephony.simulator.report import (
-    BargeIn,
     CallReport,
     Check,
     ErrorReport,
-    Latency,
     Lateness,
     MarkReport,
     TurnReport,
 )
-from telephony.simulator.scenario import Expectation, Scenario
+from telephony.simulator.scenario import Scenario
 from telephony.simulator.trace import CallTrace, Cause, StreamTrace
-
-_JOIN_MS = 200.0
-"""Pauses shorter than this do not split an answer in two."""
-_STILL_FED = 10
-"""Frames in which audio must have come for the agent to be in the middle of an answer."""
-_ROUNDING = 0.02
-"""Seconds by which records and phone may disagree: one tick."""
 
 
 class Assessment:
@@ -39,6 +40,7 @@ class Assessment:
         stream: StreamTrace,
         spoken: Sequence[Spoken],
         events: Sequence[Event] | None,
+        outside: Outside | None = None,
     ) -> None:
         """Look at what is known so far.
 
@@ -47,32 +49,25 @@ class Assessment:
             stream: What the phone played and the caller said.
             spoken: The lines that were spoken, in order.
             events: The agent's record of the call, or None where there is none to read.
+            outside: Who reads the audio and judges the conversation; None leaves out the checks
+                that ask them, which take their time.
         """
         self._scenario = scenario
-        self._stream = stream
-        samples = len(stream.agent) * 160
-        self._spoken = [replace(line, end=min(line.end, samples)) for line in spoken]
-        self._known = events is not None
-        self._turns = agent_turns(events or ())
-        self._spans = audible_spans(stream.agent_audio, _JOIN_MS)
-        self._end = samples
+        self._evidence = Evidence(stream, spoken, events)
+        self._outside = outside
+        self._readings: dict[Span, str | Unknown] = {}
 
     def greeting(self) -> TurnReport:
         """What the agent said before the caller's first line."""
-        until = self._spoken[0].start if self._spoken else self._end
-        heard = self._heard(0, until)
-        turns = self._answers(None)
         expected = self._scenario.greeting
         expectation = expected.expect if expected else Expectation(answered=False)
-        text = self._text(turns)
+        answer = self._evidence.answer(None)
         return TurnReport(
             index=None,
             caller=None,
             speech=None,
-            answer=heard,
-            agent=text,
-            heard=turns[-1].heard_text if turns else None,
-            checks=check_answer(expectation, heard is not None, text, None),
+            **self._came_back(None, answer, expectation),
+            checks=check_answer(expectation, answer) + self._asked(None, answer, expectation),
         )
 
     def turn(self, index: int) -> TurnReport:
@@ -82,123 +77,123 @@ class Assessment:
             index: Which one; it may not have been spoken.
         """
         script = self._scenario.turns[index]
-        place = next((i for i, line in enumerate(self._spoken) if line.turn == index), None)
+        place = self._evidence.place_of(index)
         if place is None:
-            unsaid = Check(
-                name="spoken", expected="the line is spoken", found="it was not", passed=False
-            )
+            refused = self._scenario.expect.cause in (Cause.REFUSED, Cause.UNREACHABLE)
+            expected = "the line is not spoken" if refused else "the line is spoken"
+            unsaid = Check(name="spoken", expected=expected, found="it was not", passed=refused)
             return TurnReport(
-                index=index, caller=script.say, speech=None, answer=None, checks=[unsaid]
+                index=index, caller=script.label, speech=None, answer=None, checks=[unsaid]
             )
-        line = self._spoken[place]
-        following = self._spoken[place + 1] if place + 1 < len(self._spoken) else None
-        answer = self._answer_to(line, following)
-        turns = self._answers(place)
-        text = self._text(turns)
-        latency = self._latency(line, answer, turns) if answer else None
-        checks = check_answer(script.expect, answer is not None, text, latency)
-        barge_in = self._barge_in(place) if self._over_agent(line) else None
-        if script.when.during_agent is not None:
-            checks += check_barge_in(script.expect, barge_in)
+        line = self._evidence.spoken[place]
+        answer = self._evidence.answer(place)
+        barge_in = self._evidence.barge_in(place)
+        if script.backchannel:
+            checks = check_backchannel(barge_in, (line.end - line.start) * 1000 / SAMPLE_RATE)
+        else:
+            checks = check_answer(script.expect, answer)
+            if script.when.during_agent is not None:
+                checks += check_barge_in(script.expect, barge_in)
         return TurnReport(
             index=index,
-            caller=script.say,
+            caller=script.label,
             speech=_seconds(line.start, line.end),
-            answer=_seconds(*answer) if answer else None,
-            agent=text,
-            heard=turns[-1].heard_text if turns else None,
-            understood=turns[-1].caller if turns else None,
-            latency=latency,
+            **self._came_back(place, answer, script.expect),
+            latency=answer.latency,
             barge_in=barge_in,
-            checks=checks,
+            checks=checks + self._asked(place, answer, script.expect),
         )
 
     def turns(self) -> list[TurnReport]:
         """The greeting, where one is expected, and all turns."""
-        reports = [self.turn(index) for index in range(len(self._scenario.turns))]
-        if self._scenario.greeting is not None:
-            reports.insert(0, self.greeting())
-        return reports
+        greeting = [self.greeting()] if self._scenario.greeting is not None else []
+        return greeting + [self.turn(index) for index in range(len(self._scenario.turns))]
 
-    def _heard(self, begin: int, until: int) -> tuple[float, float] | None:
-        spans = [span for span in self._spans if begin <= span[0] < until]
-        return _seconds(spans[0][0], spans[-1][1]) if spans else None
+    def course(self, turns: Sequence[TurnReport], seconds: float) -> list[Check]:
+        """Judge what was said and done at any time.
 
-    def _answer_to(self, line: Spoken, following: Spoken | None) -> tuple[int, int] | None:
-        """The stretch from the first to the last audible sample of what answers a line.
-
-        An answer that begins before the caller has finished, and goes on, counts: its time is
-        negative.
+        Args:
+            turns: From :meth:`turns`.
+            seconds: The call's duration.
         """
-        until = following.start if following else self._end
-        early = [s for s in self._spans if line.start < s[0] < line.end < s[1]]
-        later = [s for s in self._spans if line.end <= s[0] < until]
-        spans = early + later
-        return (spans[0][0], spans[-1][1]) if spans else None
+        expect = self._scenario.expect
+        checks = check_course(expect, self._evidence, turns, seconds)
+        if self._outside is None:
+            return checks
+        if expect.audio is not None:
+            readings = [self._read(span) for span in self._evidence.sounds()]
+            why = next((text for text in readings if isinstance(text, Unknown)), None)
+            texts = [text for text in readings if isinstance(text, str)]
+            checks += check_said(expect.audio, why or texts, "audio.")
+        return checks + self._judged(expect.judge, len(self._evidence.spoken), self._outside)
 
-    def _answers(self, place: int | None) -> list[AgentTurn]:
-        """The agent's turns that belong to the line spoken at a place (None: to the greeting)."""
-        starts = [self._stream.wall(line.start) for line in self._spoken]
-        begin = -np.inf if place is None else starts[place]
-        first_after = 0 if place is None else place + 1
-        until = starts[first_after] if first_after < len(starts) else np.inf
-        return [turn for turn in self._turns if begin <= turn.started_at < until]
+    def _came_back(self, place: int | None, answer: Answer, expect: Expectation) -> dict[str, Any]:
+        """Fields of a turn's report."""
+        turns = self._evidence.turns(place)
+        reading = None
+        if self._outside is not None and expect.audio is not None and answer.span is not None:
+            reading = _known(self._read(answer.span))
+        return {
+            "answer": _seconds(*answer.span) if answer.span else None,
+            "agent": _known(answer.text),
+            "heard": turns[-1].heard_text if turns else None,
+            "understood": turns[-1].caller if turns else None,
+            "recognised": reading,
+        }
 
-    def _text(self, turns: Sequence[AgentTurn]) -> str | None:
-        if not self._known:
-            return None
-        return " ".join(turn.text for turn in turns if turn.text)
+    def _asked(self, place: int | None, answer: Answer, expect: Expectation) -> list[Check]:
+        """The checks for which somebody outside is asked."""
+        if self._outside is None:
+            return []
+        checks = []
+        if expect.audio is not None:
+            reading = "" if answer.span is None else self._read(answer.span)
+            texts = reading if isinstance(reading, Unknown) else [reading]
+            checks += check_said(expect.audio, texts, "audio.")
+        return checks + self._judged(expect.judge, 0 if place is None else place + 1, self._outside)
 
-    def _latency(
-        self, line: Spoken, answer: tuple[int, int], turns: Sequence[AgentTurn]
-    ) -> Latency:
-        whole = (answer[0] - line.end) * 1000 / SAMPLE_RATE
-        heard_at = self._stream.wall(answer[0]) + _ROUNDING
-        decided = [t for t in turns if t.decided_at is not None and t.decided_at <= heard_at]
-        turn = decided[-1] if decided else None
-        if turn is None or turn.decided_at is None or turn.first_audio_at is None:
-            return Latency(voice_to_voice=whole)
-        decision = (turn.decided_at - self._stream.wall(line.end)) * 1000
-        engine = (turn.first_audio_at - turn.decided_at) * 1000
-        tokenise, first_token = _after(turn.ahead, turn.tokenise or 0.0, turn.first_token or 0.0)
-        return Latency(
-            voice_to_voice=whole,
-            decision=decision,
-            tokenise=tokenise,
-            first_token=first_token,
-            first_audio=engine - tokenise - first_token,
-            transport=whole - decision - engine,
-            saved=turn.saved * 1000,
-        )
+    def _judged(self, judgements: Sequence[Judgement], lines: int, outside: Outside) -> list[Check]:
+        if not judgements:
+            return []
+        transcript = self._transcript(lines)
+        return [check_judgement(judgement, transcript, outside) for judgement in judgements]
 
-    def _over_agent(self, line: Spoken) -> bool:
-        """Whether the agent was talking, not merely heard a moment ago, when a line started."""
-        frame = line.start // 160
-        return line.over_agent and any(self._stream.fed[max(0, frame - _STILL_FED) : frame + 1])
+    def _transcript(self, lines: int) -> str | Unknown:
+        """The conversation up to what came back after so many lines of the caller."""
+        said = []
+        for place in (None, *range(lines)):
+            if place is not None:
+                turn = self._evidence.spoken[place].turn
+                said.append(f"caller: {self._scenario.turns[turn].label}")
+            answer = self._evidence.answer(place)
+            if not isinstance(answer.tools, Unknown):
+                said += [f"(the agent calls {describe_call(call)})" for call in answer.tools]
+            text = answer.text
+            if isinstance(text, Unknown) and answer.span is not None:
+                text = self._read(answer.span)
+            if isinstance(text, Unknown) and answer.span is not None:
+                return text
+            if isinstance(text, str) and text:
+                said.append(f"agent: {text}")
+        return "\n".join(said)
 
-    def _barge_in(self, place: int) -> BargeIn | None:
-        line = self._spoken[place]
-        before = [span for span in self._spans if span[0] < line.start]
-        if not before:
-            return None
-        earlier = self._spoken[place - 1].end if place else 0
-        answer = [span for span in before if span[0] >= earlier] or before[-1:]
-        # The answer may pause just then and go on; what outlasts the line answers it.
-        rest = [s for s in self._spans if line.start <= s[0] and s[1] <= line.end]
-        silent = (before + rest)[-1][1]
-        turns = self._answers(place - 1 if place else None)
-        cut = [turn for turn in turns if turn.interrupted_at is not None]
-        turn = cut[-1] if cut else None
-        decided = None
-        if turn is not None and turn.interrupted_at is not None:
-            decided = (turn.interrupted_at - self._stream.wall(line.start)) * 1000
-        return BargeIn(
-            after_ms=(line.start - answer[0][0]) * 1000 / SAMPLE_RATE,
-            silent_after_ms=max(0.0, (silent - line.start) * 1000 / SAMPLE_RATE),
-            decided_after_ms=decided,
-            generated=turn.text if turn else None,
-            kept=turn.heard_text if turn else None,
-        )
+    def _read(self, span: Span) -> str | Unknown:
+        """What the recogniser makes out of the agent's audio; each stretch is read once."""
+        if self._outside is None:
+            return Unknown("the audio is read when the call is over")
+        if span not in self._readings:
+            self._readings[span] = self._outside.read(self._evidence.audio(span))
+        return self._readings[span]
+
+
+def asks_outside(scenario: Scenario) -> bool:
+    """Whether a scenario's checks ask a recogniser, a judge or a database, and take their time."""
+    expectations = [turn.expect for turn in scenario.turns]
+    if scenario.greeting is not None:
+        expectations.append(scenario.greeting.expect)
+    return bool(scenario.expect.database) or any(
+        expect.audio or expect.judge for expect in [*expectations, scenario.expect]
+    )
 
 
 def assess_call(
@@ -206,6 +201,7 @@ def assess_call(
     trace: CallTrace,
     spoken: Sequence[Spoken],
     events: Sequence[Event] | None,
+    outside: Outside | None = None,
 ) -> CallReport:
     """Report on a call that is over.
 
@@ -214,22 +210,18 @@ def assess_call(
         trace: What the loopback Twilio saw.
         spoken: The lines that were spoken.
         events: The agent's record, or None where there is none to read.
+        outside: Who reads the audio and judges the conversation, by default whom the environment
+            names. Of a rehearsal that was broken off neither they nor databases are asked.
     """
     stream = trace.stream or StreamTrace("", trace.dialled_at)
-    checks = [
-        Check(
-            name="cause",
-            expected=str(Cause.CALLER_HUNG_UP),
-            found="; ".join([str(trace.cause), *(f"Twilio said: {text}" for text in trace.said)]),
-            passed=trace.cause is Cause.CALLER_HUNG_UP,
-        ),
-        Check(
-            name="errors",
-            expected="nothing in Twilio's error log",
-            found=", ".join(f"{error.code} {error.detail}" for error in trace.errors) or "nothing",
-            passed=not trace.errors,
-        ),
-    ]
+    over = trace.cause is not Cause.BROKEN_OFF
+    asked = (outside or Outside()) if over else None
+    assessment = Assessment(scenario, stream, spoken, events, asked)
+    turns = assessment.turns()
+    duration = len(stream.agent) * 160 / SAMPLE_RATE
+    checks = check_ending(scenario.expect, trace) + assessment.course(turns, duration)
+    if over:
+        checks += [check_database(database) for database in scenario.expect.database]
     return CallReport(
         scenario=scenario.name,
         call_sid=trace.call_sid,
@@ -237,10 +229,10 @@ def assess_call(
         stream_started_at=trace.stream.started_at if trace.stream else None,
         webhook_ms=_milliseconds(trace.webhook_seconds),
         connect_ms=_milliseconds(trace.connect_seconds),
-        duration=len(stream.agent) * 160 / SAMPLE_RATE,
+        duration=duration,
         cause=str(trace.cause),
         said=list(trace.said),
-        turns=Assessment(scenario, stream, spoken, events).turns(),
+        turns=turns,
         checks=checks,
         marks=[
             MarkReport(
@@ -262,15 +254,6 @@ def assess_call(
     )
 
 
-def _after(ahead: float, *parts: float) -> list[float]:
-    """What is left of parts, seconds one after the other, when so many seconds have passed."""
-    left = []
-    for part in parts:
-        left.append(max(0.0, part - ahead) * 1000)
-        ahead = max(0.0, ahead - part)
-    return left
-
-
 def _lateness(seconds: Sequence[float]) -> Lateness | None:
     if not seconds:
         return None
@@ -280,6 +263,10 @@ def _lateness(seconds: Sequence[float]) -> Lateness | None:
 
 def _seconds(begin: int, end: int) -> tuple[float, float]:
     return begin / SAMPLE_RATE, end / SAMPLE_RATE
+
+
+def _known(text: str | Unknown) -> str | None:
+    return None if isinstance(text, Unknown) else text
 
 
 def _milliseconds(seconds: float | None) -> float | None:

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from telephony.simulator.audible import SAMPLE_RATE
-from telephony.simulator.caller import FRAME, Caller
+from telephony.simulator.caller import FRAME
 from telephony.simulator.network import Network
 from telephony.simulator.part import Part, read_part
-from telephony.simulator.recording import read_line
+from telephony.simulator.preparation import new_caller
 from telephony.simulator.scenario import load_scenario
 
 AnsweredBy = Literal[
@@ -85,8 +85,7 @@ class Callee(Part):
         """
         if self.scenario is None:
             return Listener(self.stays_ms / 1000)
-        scenario = load_scenario(self.scenario)
-        return Caller(scenario, [read_line(turn.wav) for turn in scenario.turns])
+        return new_caller(load_scenario(self.scenario))
 
     def detected(self, mode: str) -> AnsweredBy:
         """What detection in a mode, ``Enable`` or ``DetectMessageEnd``, answers."""

@@ -1,7 +1,7 @@
 """What the simulator reads from files: strict models, and errors that name file and field."""
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -28,20 +28,34 @@ def read_part(path: Path, model: type[_Model]) -> _Model:
             wrong; the message names the file and the field.
     """
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
+        return model.model_validate(read_mapping(path))
+    except ValidationError as error:
+        raise ValueError(f"{path}: {explain(error)}") from None
+
+
+def read_mapping(path: Path, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> dict[str, Any]:
+    """Read a YAML file's mapping as it stands.
+
+    Args:
+        path: The file.
+        loader: A safe loader.
+
+    Raises:
+        ValueError: The file cannot be read or is no YAML mapping; the message names it.
+    """
+    try:
+        content = yaml.load(path.read_text("utf-8"), loader)
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a YAML file: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a mapping, got {type(content).__name__}")
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        raise ValueError(f"{path}: {_explain(error)}") from None
+    return content
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError) -> str:
+    """What is wrong with a file, field by field, in one line."""
     problems = []
     for problem in error.errors(include_url=False, include_input=False, include_context=False):
         field = ".".join(str(part) for part in problem["loc"])

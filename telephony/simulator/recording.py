@@ -7,7 +7,7 @@ import soundfile
 from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
-from telephony.simulator.audible import SAMPLE_RATE
+from telephony.simulator.audible import SAMPLE_RATE, audible_windows
 from telephony.simulator.caller import Line
 
 
@@ -19,6 +19,21 @@ def read_line(path: Path) -> Line:
 
     Returns:
         The line at 8 kHz, on the recording's own time axis (the filter has no delay).
+
+    Raises:
+        ValueError: As ``read_recording``.
+    """
+    return Line.of(np.clip(read_recording(path) * 32768, -32768, 32767).astype(np.int16))
+
+
+def read_recording(path: Path) -> NDArray[np.float32]:
+    """Read a recording in which something can be heard.
+
+    Args:
+        path: A WAV file, mono, at 16 or 8 kHz.
+
+    Returns:
+        float32 [n] at 8 kHz, on the recording's own time axis.
 
     Raises:
         ValueError: The file cannot be read, is no WAV file, has another rate, more channels, no
@@ -37,10 +52,9 @@ def read_line(path: Path) -> Line:
     samples = audio[:, 0]
     if rate != SAMPLE_RATE:
         samples = resample_poly(samples, 1, rate // SAMPLE_RATE)
-    try:
-        return Line.of(np.clip(samples * 32768, -32768, 32767).astype(np.int16))
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    if not audible_windows((samples * 32767).clip(-32768, 32767).astype(np.int16)).any():
+        raise ValueError(f"{path}: nothing audible in it")
+    return np.asarray(samples, np.float32)
 
 
 def write_call(path: Path, caller: NDArray[np.int16], agent: NDArray[np.int16]) -> None:

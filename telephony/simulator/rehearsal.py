@@ -3,16 +3,19 @@
 import asyncio
 from collections.abc import Iterator
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from telephony.clock import Clock
 from telephony.simulator.agent_records import RecordTail, printable
-from telephony.simulator.assessment import Assessment, assess_call
+from telephony.simulator.assessment import Assessment, asks_outside, assess_call
 from telephony.simulator.audible import SAMPLE_RATE
 from telephony.simulator.caller import Caller, Spoken
 from telephony.simulator.carrier import LoopbackTwilio
 from telephony.simulator.clock import UnixClock
-from telephony.simulator.recording import read_line, write_call
+from telephony.simulator.listening import RecordListener
+from telephony.simulator.preparation import new_caller
+from telephony.simulator.recording import write_call
 from telephony.simulator.report import CallReport
 from telephony.simulator.scenario import Scenario
 from telephony.simulator.target import Target
@@ -34,6 +37,7 @@ async def run_scenario(
     records_dir: Path | None = None,
     watcher: Watcher | None = None,
     clock: Clock | None = None,
+    picture: bool = True,
 ) -> CallReport:
     """Place the call of a scenario and report on it.
 
@@ -41,10 +45,11 @@ async def run_scenario(
         scenario: The script.
         target: Whom to call.
         out_dir: Receives call.wav, call.json and timeline.png; None writes nothing.
-        records_dir: Where the agent appends its records, to read its text and timing from; without
-            it only the sound is judged.
+        records_dir: Where the agent appends its records, to read its text, tools and timing from: a
+            directory, or one file ``*.jsonl`` for all calls; without it only the sound is judged.
         watcher: Is told what happens while it happens.
         clock: Paces the call; the machine's own if not given.
+        picture: Draw timeline.png.
 
     Returns:
         The report, complete even if the call was refused or torn.
@@ -53,11 +58,13 @@ async def run_scenario(
         ValueError: A recording of the scenario cannot be used; the message names it.
     """
     clock = clock or UnixClock()
-    caller = Caller(scenario, [read_line(turn.wav) for turn in scenario.turns])
+    caller = await asyncio.to_thread(new_caller, scenario)
     async with LoopbackTwilio(target, clock) as twilio:
         call = twilio.new_call()
-        tail = RecordTail(records_dir / f"{call.call_sid}.jsonl") if records_dir else None
-        show = _Show(scenario, call, caller, tail, watcher or Quiet())
+        tail = RecordTail.of_call(records_dir, call.call_sid) if records_dir else None
+        if tail is not None:
+            caller.listen_through(RecordListener(tail))
+        show = _Show(call, caller, tail, watcher or Quiet())
         showing = asyncio.create_task(show.run(clock))
         try:
             await twilio.place(call, caller, scenario.caller, scenario.called, scenario.network)
@@ -66,9 +73,12 @@ async def run_scenario(
         finally:
             showing.cancel()
             outcome = (await asyncio.gather(showing, return_exceptions=True))[0]
-            report = assess_call(scenario, call, caller.spoken, tail.events if tail else None)
+            events = tail.events if tail else None
+            assess = partial(assess_call, caller.script, call, caller.spoken, events)
+            report = await asyncio.to_thread(assess) if asks_outside(caller.script) else assess()
+            report.checks.extend(caller.checks())
             if out_dir is not None:
-                write_report(out_dir, report, call)
+                write_report(out_dir, report, call, picture=picture)
     if isinstance(outcome, Exception):
         raise outcome
     show.look()
@@ -82,14 +92,12 @@ class _Show:
 
     def __init__(
         self,
-        scenario: Scenario,
         call: CallTrace,
         caller: Caller,
         tail: RecordTail | None,
         watcher: Watcher,
     ) -> None:
         self.watcher = watcher
-        self._scenario = scenario
         self._call = call
         self._caller = caller
         self._tail = tail
@@ -128,7 +136,7 @@ class _Show:
             else:
                 self.last_turn_over()
                 self._lines += 1
-                text = self._scenario.turns[what.turn].say
+                text = self._caller.script.turns[what.turn].label
                 self.watcher.caller_speaks(at, text, what.over_agent)
 
     def last_turn_over(self) -> None:
@@ -136,10 +144,10 @@ class _Show:
         if self._call.stream is None:
             return
         events = self._tail.events if self._tail is not None else None
-        assessment = Assessment(self._scenario, self._call.stream, self._caller.spoken, events)
+        assessment = Assessment(self._caller.script, self._call.stream, self._caller.spoken, events)
         if self._lines:
             self.watcher.turn_over(assessment.turn(self._caller.spoken[self._lines - 1].turn))
-        elif self._scenario.greeting is not None:
+        elif self._caller.script.greeting is not None:
             self.watcher.turn_over(assessment.greeting())
 
 
@@ -151,14 +159,17 @@ async def _wait_for_end(tail: RecordTail, clock: Clock) -> None:
         tail.read()
 
 
-def write_report(out_dir: Path, report: CallReport, call: CallTrace) -> None:
+def write_report(
+    out_dir: Path, report: CallReport, call: CallTrace, *, picture: bool = True
+) -> None:
     """Write call.json and, where there was a media stream, call.wav and timeline.png."""
     out_dir.mkdir(parents=True, exist_ok=True)
     (out_dir / "call.json").write_text(report.model_dump_json(indent=2) + "\n", "utf-8")
     if call.stream is not None and call.stream.agent:
         caller, agent = call.stream.caller_audio, call.stream.agent_audio
         write_call(out_dir / "call.wav", caller, agent)
-        draw_timeline(out_dir / "timeline.png", report, caller, agent)
+        if picture:
+            draw_timeline(out_dir / "timeline.png", report, caller, agent)
 
 
 def run_directory(out_root: Path) -> Path:

@@ -81,6 +81,8 @@ class TurnReport(Part):
         answer: First and last audible moment of the agent's answer; None if there was none.
         agent: What the agent said, from its text channel; None without the agent's records.
         heard: What the agent's history holds of it, where its records say so.
+        recognised: What an independent recogniser made out of the agent's audio, where the scenario
+            asks for that.
         understood: The caller's words as the agent's model wrote them down, where it did.
         latency: None where nothing was answered, and for the greeting.
         barge_in: Where the line was spoken over the agent.
@@ -93,6 +95,7 @@ class TurnReport(Part):
     answer: tuple[float, float] | None
     agent: str | None = None
     heard: str | None = None
+    recognised: str | None = None
     understood: str | None = None
     latency: Latency | None = None
     barge_in: BargeIn | None = None

@@ -21,7 +21,8 @@ _WIDTH = 100
 _INDENT = " " * 17
 _CAPTION = 38
 _CELL = 12
-_TOO_LATE_MS = 20.0
+TOO_LATE_MS = 20.0
+"""A simulator that is later than this, p99, measures itself."""
 
 
 class Watcher(Protocol):
@@ -98,7 +99,7 @@ class Terminal:
         """Add to the agent's line, word by word."""
         if not self._agent_talks:
             self._break()
-            self._write(f"{_clock(at):>8}  agent  ")
+            self._write(f"{time_of_call(at):>8}  agent  ")
             self._column = len(_INDENT)
             self._agent_talks = True
             self._space = False
@@ -163,12 +164,12 @@ class Terminal:
                 "the simulator's own lateness: "
                 f"median {late.median:.1f} ms, p99 {late.p99:.1f} ms, worst {late.worst:.1f} ms"
             )
-            if late.p99 > _TOO_LATE_MS:
+            if late.p99 > TOO_LATE_MS:
                 self._print("this machine was too busy to trust the times above")
 
     def _say(self, at: float, who: str, text: str) -> None:
         lines = textwrap.wrap(text, _WIDTH - len(_INDENT)) or [""]
-        self._print(f"{_clock(at):>8}  {who:<7}{lines[0]}")
+        self._print(f"{time_of_call(at):>8}  {who:<7}{lines[0]}")
         for line in lines[1:]:
             self._print(f"{_INDENT}{line}")
 
@@ -205,6 +206,18 @@ def complaint(check: Check) -> str:
     return f"{verdict} {check.name}: expected {check.expected}; found {check.found}"
 
 
+def complaints(report: CallReport) -> list[str]:
+    """Every check of a call that does not hold as a line of text, with the turn it belongs to.
+
+    Where no stream was opened, only what concerns the call as a whole: the rest follows from that.
+    """
+    lines = [complaint(check) for check in report.checks if not check.passed]
+    for turn in report.turns if report.stream_started_at is not None else ():
+        where = "greeting" if turn.index is None else f"turn {turn.index + 1}"
+        lines += [f"{where}: {complaint(check)}" for check in turn.checks if not check.passed]
+    return lines
+
+
 def table(turns: Sequence[TurnReport]) -> list[str]:
     """All turns with their latencies (milliseconds) as lines of text."""
     headings = ["total", *(name for _, name in PARTS)]
@@ -231,5 +244,6 @@ def table(turns: Sequence[TurnReport]) -> list[str]:
     return lines
 
 
-def _clock(seconds: float) -> str:
+def time_of_call(seconds: float) -> str:
+    """Seconds as minutes, seconds and tenths."""
     return f"{int(seconds // 60)}:{seconds % 60:04.1f}"

@@ -8,12 +8,12 @@ from agent.training.shards import ShardWriter
 @pytest.fixture
 def corpus(tmp_path, write_corpus):
     samples = np.arange(-500, 500, dtype=np.int16)
-    agent = {"role": "agent", "voice": "slt", "text": "Yes.", "canonical": True, "intent": "yes"}
+    agent = {"role": "agent", "voice": "slt", "text": "Yes.", "canonical": True, "style": "slow"}
     return write_corpus(
         tmp_path,
         [
             (agent | {"phones": [["y", 0.01], ["s", 0.025]]}, samples[:400]),
-            ({"text": "No.", "voice": "rms"}, samples[400:]),
+            ({"text": "No.", "voice": "rms", "saying": "no"}, samples[400:]),
         ],
     )
 
@@ -27,6 +27,8 @@ def test_audio_is_scaled_and_belongs_to_its_utterance(corpus):
     assert second.phones is None
     assert first.canonical
     assert not second.canonical
+    assert (first.style, second.style) == ("slow", None)
+    assert (first.saying, second.saying, second.language) == (None, "no", "en")
 
 
 def test_what_is_known_without_audio_differs_from_the_index(corpus):
@@ -34,7 +36,11 @@ def test_what_is_known_without_audio_differs_from_the_index(corpus):
     assert corpus.indices(role="caller", split="held_out") == []
     assert corpus.seconds(1) == 600 / 16000
     assert (corpus.text(0), corpus.voice(1)) == ("Yes.", "rms")
-    assert (corpus.intent(0), corpus.intent(1)) == ("yes", None)
+    assert [corpus.field(index, "saying") for index in (0, 1)] == [None, "no"]
+    assert corpus.field(1, "unheard of") is None
+    assert corpus.styles() == ["slow"]
+    assert corpus.of_voices(["rms", "slt"], "train") == [1, 0]
+    assert corpus.of_voices(["rms"], "held_out") == []
     assert corpus.phone_names() == ["s", "y"]
 
 

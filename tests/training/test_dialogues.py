@@ -8,13 +8,8 @@ import torch
 from loguru import logger
 
 from agent.speech import LanguageModel
-from agent.speech.prompt import (
-    SPEECH_SYSTEM,
-    TEXT_SYSTEM,
-    Interleave,
-    Prompt,
-    system_prompt,
-)
+from agent.speech.prompt import Interleave, Prompt
+from agent.speech.system_prompt import SPEECH_SYSTEM, TEXT_SYSTEM, system_prompt
 from agent.training import finetuning
 from agent.training.dialogues import Dialogues
 from agent.training.examples import GIVEN, SPEECH, TEXT

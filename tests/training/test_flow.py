@@ -2,7 +2,6 @@
 
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from agent.speech.checkpoint import read_yaml
 from agent.speech.flow import Flow, FlowConfig
 from agent.training import flow as recipe
 from agent.training.flow import Settings, StandIn, Take, Windows, export, flow_losses, load_takes
+from agent.training.voices import AGENT_VOICES
 
 SETTINGS = Path(__file__).parents[2] / "agent" / "nano" / "recipe_flow.yaml"
 
@@ -83,25 +83,20 @@ def test_training_steps_lower_both_losses(flow, section):
     assert np.all(np.mean(history[-3:], axis=0) < np.mean(history[:3], axis=0))
 
 
-class _Corpus(list):
-    def indices(self, **fields):
-        return list(range(len(self)))
-
-    def read(self, indices):
-        return ((index, self[index]) for index in indices)
-
-
-def test_stand_in_codes_are_as_many_as_the_tokenizers(flow):
+def test_stand_in_codes_are_as_many_as_the_tokenizers(flow, write_corpus, tmp_path):
     rng = np.random.default_rng(0)
-    corpus = _Corpus(
-        SimpleNamespace(audio=rng.standard_normal(n).astype(np.float32) * 0.1, role="agent")
-        for n in (16000, 12801, 12800)
-    )
+    voices = [*AGENT_VOICES.values(), "somebody else", AGENT_VOICES["en"]]
+    lengths = [16000, 12801, 20000, 12800]
+    noise = [rng.normal(0, 3000, length).astype(np.int16) for length in lengths]
+    fields = [{"role": "agent", "voice": voice} for voice in voices]
+    corpus = write_corpus(tmp_path, list(zip(fields, noise, strict=True)))
     stand_in = StandIn(corpus, codes=8, seed=0, rounds=2)
     takes = load_takes(corpus, stand_in, flow, "train")
-    assert [len(take.tokens) for take in takes] == [13, 11, 10]
-    assert [take.mel.shape[1] for take in takes] == [flow.frames(n) for n in (13, 11, 10)]
+    assert [len(take.tokens) for take in takes] == [13, 10, 11]
+    assert [take.mel.shape[1] for take in takes] == [flow.frames(n) for n in (13, 10, 11)]
     assert all(0 <= int(take.tokens.min()) <= int(take.tokens.max()) < 8 for take in takes)
+    with pytest.raises(ValueError, match="no utterance of nobody or noone in split 'train'"):
+        load_takes(corpus, stand_in, flow, "train", ("nobody", "noone"))
 
 
 def test_an_export_loads_and_leaves_the_vocoders_section_alone(flow, section, goldens, tmp_path):

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.training import synthesis, voices
+from agent.training import synthesis
 from agent.training.data import Corpus
-from agent.training.phrasings import Intent, Line
+from agent.training.line import Intent, Line, Saying
 from agent.training.shards import SAMPLE_RATE
 from agent.training.synthesis import Settings, agent_orders, caller_orders, write
-from agent.training.voices import CALLERS, level, trim
+from agent.training.voices import AGENT_VOICES, CALLERS, STYLES
 
 synthesisers = pytest.mark.skipif(
     any(shutil.which(name) is None for name in ("flite", "espeak-ng", "festival")),
@@ -18,52 +18,81 @@ synthesisers = pytest.mark.skipif(
 )
 
 
+def hours(language, answer, train, held_out, styles=()):
+    return Line(
+        "A clinic",
+        language,
+        {"hours": Intent("hours", answer, says="hours")},
+        {"hours": Saying("hours", train, held_out, 4)},
+        styles=dict.fromkeys(styles, ("Be so.",)),
+    )
+
+
 @pytest.fixture
 def line():
-    hours = Intent("hours", "We are open.", None, ("When are you open?",), ("Are you open?",), 4)
-    return Line("A clinic", (hours,))
+    return hours("en", "We are open.", ("When are you open?",), ("Are you open?",))
 
 
-def test_unseen_voices_speak_only_held_out_sentences(line):
-    orders = caller_orders(line, ["Something else."] * 30, seed=0)
-    unseen = {voice.name for voice in CALLERS if not voice.seen}
-    assert {order.voice for order in orders if not order.seen} == unseen
+@pytest.fixture
+def mandarin():
+    return hours("zh", "我们八点开门。", ("几点开门？",), ("开门吗？",))
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_unseen_voices_speak_in_training(line, mandarin, language):
+    asked = line if language == "en" else mandarin
+    orders = caller_orders(asked, ["Something else."] * 30, seed=0)
+    unseen = {voice.name for voice in CALLERS[language] if not voice.seen}
+    assert {order.voice for order in orders if not order.seen_voice} == unseen
     assert {order.split for order in orders if order.voice in unseen} == {"held_out"}
+    assert {order.language for order in orders} == {language}
+    assert {order.saying for order in orders} == {"hours", None}
+    assert {order.style for order in orders} == {None}
+    assert len({order.id for order in orders}) == len(orders)
+    trained = [order.voice for order in orders if order.saying and order.split == "train"]
+    assert len(set(trained)) == len(trained) == 4  # each rendering in another voice
+
+
+def test_an_answer_is_canonical_twice_or_in_a_style_nobody_asks_for():
+    line = hours("en", "We are open.", (), (), styles=("slow", "cheerful"))
+    orders = list(agent_orders(line, ["A cover."] * 60, seed=0))
+    canonical = [order for order in orders if order.canonical]
+    assert [(order.text, order.style, order.manner) for order in canonical] == [
+        ("We are open.", style, STYLES[style]) for style in ("neutral", "slow", "cheerful")
+    ]
+    assert {order.voice for order in orders} == {AGENT_VOICES["en"]}
+    covers = [order for order in orders if order.role == "cover"]
+    assert {order.style for order in covers if order.split == "train"} == {
+        "neutral", "slow", "cheerful"
+    }  # fmt: skip
+    assert sum(order.style == "neutral" for order in covers) >= 30
+    assert all(o.manner == STYLES[o.style] for o in covers if o.style != "neutral")
+    assert [order.split for order in covers].count("held_out") == 2
     assert len({order.id for order in orders}) == len(orders)
 
 
-def test_agent_has_one_canonical_answer_at_its_own_pace(line):
-    canonical = [order for order in agent_orders(line, [], seed=0) if order.canonical]
-    assert [(order.text, order.manner.stretch) for order in canonical] == [("We are open.", 1.0)]
+def test_the_agent_speaks_mandarin_in_its_english_voice(mandarin):
+    orders = list(agent_orders(mandarin, [], seed=0))
+    assert {(o.voice, o.language, o.style) for o in orders} == {
+        (AGENT_VOICES["zh"], "zh", "neutral")
+    }
 
 
-def test_phones_follow_the_audio_when_silence_is_cut():
-    speech = 0.3 * np.sin(np.arange(SAMPLE_RATE // 2) / 5)
-    quiet = np.zeros(SAMPLE_RATE // 2)
-    audio = np.concatenate([quiet, speech, quiet]).astype(np.float32)
-    cut, phones = trim(audio, [("pau", 0.5), ("aa", 1.0), ("pau", 1.2), ("pau", 1.5)], keep=0.1)
-    assert len(cut) / SAMPLE_RATE == pytest.approx(0.7, abs=0.021)
-    assert phones is not None
-    assert [name for name, _ in phones] == ["pau", "aa", "pau"]
-    ends = [end for _, end in phones]
-    np.testing.assert_allclose(ends, [0.1, 0.6, 0.7], atol=0.021)
-
-
-def test_level_never_clips():
-    spike = np.zeros(16000, np.float32)
-    spike[100] = 0.5
-    assert np.abs(level(spike, rms=0.3)).max() <= 0.951
-
-
-def test_missing_program_is_named(monkeypatch):
-    monkeypatch.setattr(voices.shutil, "which", lambda name: None if name == "flite" else name)
-    with pytest.raises(RuntimeError, match="not installed: flite"):
-        voices.require_synthesisers()
+def test_held_out_words_that_training_never_hears_are_rendered(tmp_path):
+    words = Path(__file__).parents[2] / "agent" / "nano" / "words.yaml"
+    path = tmp_path / "line.yaml"
+    path.write_text("intents: [{name: a, answer: Yes., train: one, held_out: one tiger}]")
+    settings = Settings(
+        lines=[path], words=words, cover=1, cover_others=1, agent_says=1, processes=1, seed=0
+    )
+    with pytest.raises(ValueError, match=r"line\.yaml: held-out words that .* never hears: tiger"):
+        synthesis.run(settings, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_shipped_settings_name_no_line():
     settings = Settings.read(Path(__file__).parents[2] / "agent" / "nano" / "recipe_corpus.yaml")
-    assert settings.line.is_file()
+    assert all(path.is_file() for path in settings.lines)
     assert settings.words.is_file()
 
 
@@ -84,8 +113,44 @@ def test_a_stopped_rendering_starts_again_or_leaves_a_gap(line, tmp_path, monkey
     found = [utterance for _, utterance in corpus.read(range(len(corpus)))]
     assert [utterance.id for utterance in found] == rendered
     assert [utterance.text for utterance in found] == [order.text for order in orders]
+    assert [utterance.saying for utterance in found] == [order.saying for order in orders]
     assert found[0].phones == (("aa", 0.01),)
     assert len(list(tmp_path.glob("*.jsonl"))) > 1
+
+
+def test_both_lines_are_ordered_in_their_own_tongue(tmp_path, monkeypatch):
+    """The agent comes first, so that a vocoder can begin; callers of both lines are mixed."""
+    nano = Path(__file__).parents[2] / "agent" / "nano"
+    texts = {
+        "en": "intents: [{name: a, answer: Yes., train: '{one|two} {three|four}'}]",
+        "zh": "{language: zh, intents: [{name: a, answer: 好。, train: '{一|二}{三|四}'}]}",
+    }
+    for language, text in texts.items():
+        (tmp_path / f"{language}.yaml").write_text(text, encoding="utf-8")
+    settings = Settings(
+        lines=[tmp_path / "en.yaml", tmp_path / "zh.yaml"], words=nano / "words.yaml", cover=4,
+        cover_others=3, agent_says=2, processes=1, seed=0,
+    )  # fmt: skip
+    written = []
+    monkeypatch.setattr(synthesis, "require_synthesisers", lambda: None)
+    monkeypatch.setattr(synthesis, "write", lambda orders, *rest: written.extend(orders))
+    synthesis.run(settings, tmp_path / "out")
+    voices = [order.voice in AGENT_VOICES.values() for order in written]
+    assert voices == sorted(voices, reverse=True)
+    agent = [order for order in written if order.voice in AGENT_VOICES.values()]
+    covers = {
+        language: [o.text for o in agent if o.role == "cover" and o.language == language]
+        for language in ("en", "zh")
+    }
+    assert len(covers["en"]) == 4 + 2
+    assert len(covers["zh"]) == 2
+    assert all(ord(text[0]) > 0x3000 for text in covers["zh"])
+    callers = [order.language for order in written[len(agent) :]]
+    assert callers != sorted(callers)
+    assert all(
+        (order.voice in [voice.name for voice in CALLERS[order.language]])
+        for order in written[len(agent) :]
+    )
 
 
 @synthesisers

@@ -96,11 +96,12 @@ def calls(line: Line, said: Sequence[Said]) -> list[Asked]:
         for number, one in enumerate(recordings):
             wanted = line.asked_by(saying)
             # What is said at many points of a call is judged at two of them, in turn.
-            for intent in {wanted[(2 * number + k) % len(wanted)].name: None for k in (0, 1)}:
-                led = _lead(line, by, voice, line.intents[intent], number)
+            turn = [(2 * number + k) % len(wanted) for k in range(min(2, len(wanted)))]
+            for intent in (wanted[place] for place in turn):
+                led = _lead(line, by, voice, intent, number)
                 if led is not None:
                     turns, intents = led
-                    made.append(Asked((*turns, one), (*intents, line.intents[intent])))
+                    made.append(Asked((*turns, one), (*intents, intent)))
     return made
 
 

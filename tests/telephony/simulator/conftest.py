@@ -28,6 +28,7 @@ from telephony.media_streams import (
     Stop,
 )
 from telephony.simulator.audible import audible_windows
+from telephony.simulator.report import CallReport, Check, Latency, MarkReport, TurnReport
 from telephony.simulator.scenario import Scenario
 from telephony.simulator.target import Target
 
@@ -43,6 +44,8 @@ class FastClock:
         self.now = 1_700_000_000.0
         self._sleepers = []
         self._order = itertools.count()
+        self._threads = 0
+        self._in_thread = asyncio.to_thread
 
     def time(self):
         return self.now
@@ -52,11 +55,19 @@ class FastClock:
         heapq.heappush(self._sleepers, (self.now + seconds, next(self._order), future))
         await future
 
+    async def to_thread(self, work, *args, **kwargs):
+        """As asyncio's, but no time passes: it would run on without end while a thread works."""
+        self._threads += 1
+        try:
+            return await self._in_thread(work, *args, **kwargs)
+        finally:
+            self._threads -= 1
+
     async def drive(self):
         while True:
             for _ in range(_SETTLING_ROUNDS):
                 await asyncio.sleep(0)
-            if self._sleepers:
+            if self._sleepers and not self._threads:
                 deadline, _, future = heapq.heappop(self._sleepers)
                 # Who has been woken otherwise, or given up, moves no time.
                 if not future.done():
@@ -67,8 +78,9 @@ class FastClock:
 
 
 @pytest.fixture
-async def clock() -> AsyncIterator[FastClock]:
+async def clock(monkeypatch) -> AsyncIterator[FastClock]:
     clock = FastClock()
+    monkeypatch.setattr(asyncio, "to_thread", clock.to_thread)
     driver = asyncio.create_task(clock.drive())
     yield clock
     driver.cancel()
@@ -273,6 +285,46 @@ async def agent(clock, tmp_path, aiohttp_server) -> Agent:
         status_url=f"{PUBLIC}/status",
     )
     return agent
+
+
+@pytest.fixture
+def call_report() -> Callable[..., CallReport]:
+    """Builds the report of a call of eight seconds: one line, one answer."""
+
+    def build(holds: bool = True, **fields) -> CallReport:
+        words = Check(name="words", expected="“soon”", found="“later”", passed=holds)
+        turn = TurnReport(
+            index=0,
+            caller="Words.",
+            speech=(1.0, 3.0),
+            answer=(4.0, 7.0),
+            agent="An answer.",
+            latency=Latency(voice_to_voice=1000.0),
+            checks=[words],
+        )
+        call = {
+            "scenario": "a call",
+            "call_sid": "CA0",
+            "dialled_at": 0.0,
+            "stream_started_at": 0.0,
+            "webhook_ms": 1.0,
+            "connect_ms": 1.0,
+            "duration": 8.0,
+            "cause": "the caller hung up",
+            "said": [],
+            "turns": [turn],
+            "checks": [],
+            "marks": [MarkReport(name="m", sent=4.0, returned=6.0, cleared=True)],
+            "clears": [],
+            "gaps": [],
+            "unplayed": 0.0,
+            "errors": [],
+            "lateness": None,
+            "agent_events": [],
+        }
+        return CallReport(**{**call, **fields})
+
+    return build
 
 
 @dataclass

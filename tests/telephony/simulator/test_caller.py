@@ -92,3 +92,32 @@ def test_an_answer_during_the_recordings_trailing_silence_counts(call):
     caller = call([{}, {}], agent=[(2.02, 2.12)])
 
     assert not caller.spoken[1].waited_in_vain
+
+
+def test_after_caller_goes_on_after_a_pause_whatever_the_agent_does(call):
+    turns = [{}, {"when": {"after_caller": {"after_ms": 1500}}}]
+
+    caller = call(turns, agent=[(2.5, 9.0)])
+
+    first, second = caller.spoken
+    assert (second.start - first.end) / 8000 == pytest.approx(1.5 + 0.1, abs=0.021)
+
+
+def test_a_murmur_leaves_the_caller_listening_to_the_same_answer(call):
+    murmur = {"when": {"during_agent": {"after_ms": 500}}, "backchannel": True}
+
+    caller = call([murmur, {}], agent=[(1.0, 6.0)], greeting=True)
+
+    first, second = caller.spoken
+    assert first.start / 8000 == pytest.approx(1.0 + 0.5 + 0.1, abs=0.021)
+    assert first.over_agent
+    assert second.start / 8000 == pytest.approx(6.0 + 0.9 + 0.1, abs=0.021)
+    assert not second.waited_in_vain
+
+
+def test_without_being_a_murmur_the_same_line_waits_for_another_answer(call):
+    line = {"when": {"during_agent": {"after_ms": 500}}}
+
+    caller = call([line, {}], agent=[(1.0, 2.0), (4.0, 5.0)], greeting=True)
+
+    assert caller.spoken[1].start / 8000 == pytest.approx(5.0 + 0.9 + 0.1, abs=0.021)

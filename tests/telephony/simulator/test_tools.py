@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -86,7 +87,7 @@ class Speaker(Listener):
     """A listener who says something and hangs up, when told to."""
 
     def __init__(self, speech: np.ndarray) -> None:
-        super().__init__(seconds=60.0)
+        super().__init__(seconds=600.0)
         self.speaks = asyncio.Event()
         self._speech = deque(speech[: len(speech) // 160 * 160].reshape(-1, 160))
 
@@ -170,17 +171,17 @@ async def answering(clock, tmp_path, models, tone, unused_tcp_port):
         yield start
 
 
-def heard(trace: CallTrace) -> list[float]:
-    """Seconds of each stretch in which the agent could be heard."""
+def heard(trace: CallTrace) -> float:
+    """Seconds in which the agent could be heard, whatever the gaps on a busy machine."""
     assert trace.stream is not None
     spans = audible_spans(trace.stream.agent_audio, 15.0)
-    return [round((end - begin) / SAMPLE_RATE, 1) for begin, end in spans]
+    return round(sum(end - begin for begin, end in spans) / SAMPLE_RATE, 1)
 
 
 async def test_the_goodbye_is_heard_and_then_the_agent_hangs_up(answering):
     line = await answering([Says(2.0, "hang_up\n{}")], [{"kind": "hang_up"}])
     trace = await line.call()
-    assert heard(trace) == [2.0]
+    assert heard(trace) == 2.0
     assert trace.cause is Cause.AGENT_HUNG_UP
     assert line.of("call_ended") == [{"cause": "agent_hung_up"}]
     assert line.of("tool_call") == [
@@ -192,7 +193,7 @@ async def test_the_goodbye_is_heard_and_then_the_agent_hangs_up(answering):
 async def test_a_goodbye_to_the_result_is_heard_too(answering):
     line = await answering([Says(0.0, "hang_up\n{}"), Says(1.5)], [{"kind": "hang_up"}])
     trace = await line.call()
-    assert heard(trace) == [1.5]
+    assert heard(trace) == 1.5
     assert trace.cause is Cause.AGENT_HUNG_UP
     assert line.session.requests[1].result == "ended"
 
@@ -205,7 +206,7 @@ async def test_a_caller_is_put_through(answering, way):
     script = [Says(0.5, 'transfer\n{"to": "nurse"}'), Says(1.0)]
     line = await answering(script, [TRANSFER], transfer=way)
     trace = await line.call()
-    assert heard(trace) == [0.5]
+    assert heard(trace) == 0.5
     (dial,) = trace.dials
     assert (dial.to, dial.outcome, dial.answered_by) == ((NURSE,), "completed", NURSE)
     assert line.of("call_ended") == [{"cause": "transferred"}]
@@ -217,7 +218,7 @@ async def test_please_hold_the_line_is_heard_before_a_transfer(answering):
     script = [Says(0.0, 'transfer\n{"to": "nurse"}'), Says(1.0)]
     line = await answering(script, [TRANSFER])
     trace = await line.call()
-    assert heard(trace) == [1.0]
+    assert heard(trace) == 1.0
     assert len(trace.dials) == 1
     assert line.session.requests[1].result == "connected"
 
@@ -227,7 +228,7 @@ async def test_a_transfer_that_fails_is_told_to_the_model(answering):
     line = await answering(script, [TRANSFER], transfer="rest", rest_url="http://127.0.0.1:9")
     trace = await line.call(seconds=6.0)
     assert trace.dials == []
-    assert heard(trace) == [0.5, 1.0]
+    assert heard(trace) == 1.5
     assert line.session.requests[1].result == '{"error": "not connected"}'
     assert "cannot be reached" in line.of("error")[0]["message"]
     assert line.of("call_ended") == [{"cause": "caller_hung_up"}]
@@ -276,9 +277,31 @@ async def test_a_fact_is_looked_up_and_told(answering):
     script = [Says(0.5, 'look_up\n{"doctor": "smith"}'), Says(1.0)]
     line = await answering(script, [table])
     trace = await line.call(seconds=5.0)
-    assert heard(trace) == [0.5, 1.0]
+    assert heard(trace) == 1.5
     assert line.session.requests[1].result == "Monday"
     assert line.of("tool_result") == [{"turn": 0, "call_id": "call-0", "result": "Monday"}]
+
+
+async def visit(day: Literal["Monday", "Friday"], time: str) -> dict[str, str]:
+    """Books a visit."""
+    return {"booked": f"{day} at {time}"}
+
+
+async def test_a_python_function_is_called_with_its_types(answering):
+    tool = {"kind": "function", "name": "visit", "function": f"{__name__}:visit"}
+    script = [
+        Says(0.0, 'visit\n{"day": "Sunday", "time": "ten"}'),
+        Says(0.0, 'visit\n{"day": "Friday", "time": "ten"}'),
+        Says(1.0),
+    ]
+    line = await answering(script, [tool])
+    trace = await line.call(seconds=5.0)
+    assert heard(trace) == 1.0
+    assert [call["arguments"]["day"] for call in line.of("tool_call")] == ["Sunday", "Friday"]
+    wrong, right = line.of("tool_result")
+    assert "'Monday' or 'Friday'" in wrong["error"]
+    assert right == {"turn": 1, "call_id": "call-1", "result": {"booked": "Friday at ten"}}
+    assert line.session.requests[2].result == '{"booked": "Friday at ten"}'
 
 
 @pytest.fixture
@@ -324,7 +347,7 @@ async def test_a_slow_webhook_is_covered_by_a_filler(answering, desk):
     async with asyncio.TaskGroup() as group:
         group.create_task(answers_after_the_filler())
         call = group.create_task(line.call(seconds=8.0))
-    assert heard(call.result()) == [0.5, 1.0, 1.5]
+    assert heard(call.result()) == 3.0
     assert asked == [{"day": "Monday"}]
     requests = line.session.requests
     assert [(r.say, r.result) for r in requests[1:]] == [
@@ -338,18 +361,26 @@ async def test_a_webhook_that_never_answers_is_given_up_and_told(answering, desk
     tools = [booking(url, timeout=0.05, on_failure="The calendar is down.")]
     line = await answering([Says(0.5, BOOK), Says(1.0)], tools)
     trace = await line.call(seconds=5.0)
-    assert heard(trace) == [0.5, 1.0]
+    assert heard(trace) == 1.5
     assert line.session.requests[1].result == '{"error": "The calendar is down."}'
     assert line.of("tool_result") == [
         {"turn": 0, "call_id": "call-0", "error": "The calendar is down."}
     ]
 
 
-async def test_a_caller_who_speaks_while_a_tool_runs_is_answered_with_its_result(answering, desk):
+@pytest.fixture
+def question() -> np.ndarray:
+    """int16 at 8 kHz: "What are your opening hours?"."""
+    speech, rate = soundfile.read(DATA / "opening_hours.wav", dtype="int16")
+    return speech[:: rate // SAMPLE_RATE]
+
+
+async def test_a_caller_who_speaks_while_a_tool_runs_is_answered_with_its_result(
+    answering, desk, question
+):
     url, may, _ = desk
     line = await answering([Says(0.5, BOOK), Says(1.5)], [booking(url)])
-    speech, rate = soundfile.read(DATA / "opening_hours.wav", dtype="int16")
-    person = Speaker(speech[:: rate // SAMPLE_RATE])
+    person = Speaker(question)
 
     async def speaks_and_then_the_desk_answers():
         await line.wait("heard")
@@ -362,8 +393,34 @@ async def test_a_caller_who_speaks_while_a_tool_runs_is_answered_with_its_result
     async with asyncio.TaskGroup() as group:
         group.create_task(speaks_and_then_the_desk_answers())
         call = group.create_task(line.call(person))
-    assert heard(call.result()) == [0.5, 1.5]
+    assert heard(call.result()) == 2.0
     assert [(r.result, r.result_before) for r in line.session.requests] == [
         (None, None),
         (None, '{"booked": true}'),
     ]
+
+
+async def test_a_call_that_was_made_outlives_the_words_that_were_interrupted(
+    answering, desk, question
+):
+    url, may, asked = desk
+    may.set()
+    line = await answering([Says(30.0, BOOK), Says(1.5)], [booking(url)])
+    person = Speaker(question)
+
+    async def interrupts():
+        await line.wait("tool_result")
+        person.speaks.set()
+        await line.wait("heard", 2)
+        person.hang_up()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(interrupts())
+        call = group.create_task(line.call(person))
+    assert call.result().stream.clears
+    assert asked == [{"day": "Monday"}]
+    (interrupted,) = line.of("interrupted")
+    _, then = line.session.requests
+    assert (then.result, then.result_before) == (None, '{"booked": true}')
+    assert then.heard_seconds == interrupted["heard_seconds"]
+    assert 0.0 < then.heard_seconds < 30.0

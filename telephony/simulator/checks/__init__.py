@@ -1,0 +1,1 @@
+"""Compares what happened on a call with what a scenario expects."""
