@@ -8,16 +8,22 @@ all calls of a rehearsal fitted into its budget, and those that did held.
 import argparse
 import asyncio
 import contextlib
+import datetime
 import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from loguru import logger
 
-from agent.settings import AUTH_TOKEN_VARIABLE, SHIPPED_CHECKPOINT, Settings, load_settings
+from agent.settings import AUTH_TOKEN_VARIABLE, SHIPPED_CHECKPOINT, load_settings
+
+if TYPE_CHECKING:
+    from telephony.agents import CallCentre
+    from telephony.serve import Service
 
 _LOG_FORMAT = "{time:HH:mm:ss.SSS} {level:<7} {name}: {message} {extra}"
 
@@ -56,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-v", "--verbose", action="store_true", help="log everything")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _serve_parser(commands.add_parser("serve", help="answer calls until stopped"))
+    check = commands.add_parser("check", help="say what is wrong with a file of settings")
+    check.add_argument("settings", type=Path, metavar="FILE", help="YAML file, as for serve")
+    check.set_defaults(run=_check)
     _simulate_parser(commands.add_parser("simulate", help="place scripted calls and judge them"))
     _loopback_parser(commands.add_parser("loopback-twilio", help="serve Twilio's REST API here"))
 
@@ -168,28 +177,77 @@ def _progress(line: str) -> None:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    settings = load_settings(options.settings)
-    asyncio.run(_serve_until_stopped(settings))
+    from telephony.agents import CallCentre
+
+    def read() -> CallCentre:
+        return load_settings(options.settings, None, CallCentre)
+
+    asyncio.run(_serve_until_stopped(read))
     return 0
 
 
-async def _serve_until_stopped(settings: Settings) -> None:
-    serve = asyncio.create_task(_serve_forever(settings))
+async def _serve_until_stopped(read: Callable[[], "CallCentre"]) -> None:
+    """Serve until SIGINT, or until SIGTERM and the end of the calls; SIGHUP reads settings anew."""
+    started: asyncio.Future[Service] = asyncio.get_running_loop().create_future()
+    serve = asyncio.create_task(_serve_forever(read(), started))
+    draining: set[asyncio.Task[None]] = set()
+
+    async def drain(service: "Service") -> None:
+        _progress("draining: no more calls are taken")
+        await service.drain()
+        serve.cancel()
+
+    def terminate() -> None:
+        # While it starts, and at a second signal, there is nothing to wait for.
+        if draining or not started.done():
+            serve.cancel()
+        else:
+            draining.add(asyncio.create_task(drain(started.result())))
+
+    def reload() -> None:
+        if started.done():
+            _reload(started.result(), read)
+
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # Also while it starts: a signal must not wait for models that are loading.
-        loop.add_signal_handler(number, serve.cancel)
+    loop.add_signal_handler(signal.SIGINT, serve.cancel)
+    loop.add_signal_handler(signal.SIGTERM, terminate)
+    loop.add_signal_handler(signal.SIGHUP, reload)
     with contextlib.suppress(asyncio.CancelledError):
         await serve
     _progress("stopped")
 
 
-async def _serve_forever(settings: Settings) -> None:
+def _reload(service: "Service", read: Callable[[], "CallCentre"]) -> None:
+    try:
+        differ = service.take_over(read())
+    except ValueError as error:
+        print(f"glm-voice serve: settings stay as they were:\n{error}", file=sys.stderr, flush=True)
+        return
+    _progress("agents reloaded; calls that run keep theirs")
+    if differ:
+        _progress(f"changed, but read at the start only: {', '.join(differ)}")
+
+
+async def _serve_forever(settings: "CallCentre", started: "asyncio.Future[Service]") -> None:
     _progress("loading")
     from telephony.serve import serving
 
-    async with serving(settings, _progress):
+    async with serving(settings, _progress) as service:
+        started.set_result(service)
         await asyncio.Event().wait()
+
+
+def _check(options: argparse.Namespace) -> int:
+    from telephony.check import check
+
+    mistakes, warnings = check(options.settings, datetime.date.today())
+    for mistake in mistakes:
+        print(mistake)
+    for warning in warnings:
+        print(f"warning: {warning}")
+    if not mistakes:
+        print(f"{options.settings}: no mistakes")
+    return 2 if mistakes else 0
 
 
 def _simulate(options: argparse.Namespace) -> int:

@@ -12,7 +12,14 @@ class CallObserver(Protocol):
     greeting is turn 0. Names and their fields:
 
     ================== ================================================================
-    call_started       call_sid
+    call_waiting       agent, ahead: calls that wait for a place before it
+    call_forwarded     agent, reason: sent to another number; waited: seconds, where it waited
+    forward_failed     status: what Twilio said of the call to that number
+    call_refused       reason: no_agent, closed, busy, draining or engine; agent, waited as above
+    call_started       call_sid, agent; waited: seconds, where it waited
+    greeting_ready     ahead: seconds since the greeting's first sound was made; not written where
+                       that was still to come
+    goodbye            reason: time_limit or drain; the agent's last words follow
     caller_speech_started
     caller_speech_stopped  (by the VAD, which waits a moment to be sure)
     turn_decided       the caller's turn is over and will be answered; turn

@@ -144,6 +144,8 @@ class GLMVoiceService(ToolService):
         self._beside: set[asyncio.Task[None]] = set()
         self._instructions: deque[TurnRequest] = deque()
         self._last_instruction: object = None
+        # An answer was settled, or nothing typed is to be answered any more.
+        self._changed = asyncio.Event()
         self._output = AnswerOutput(self.push_frame, observer, self._sounds)
         self._released = False
 
@@ -215,6 +217,18 @@ class GLMVoiceService(ToolService):
             self._answer_early()
         else:
             self._early.take_back()
+
+    async def say_last(self, words: str) -> None:
+        """Say words in the place of all that is being said or waits to be said.
+
+        Returns when their answer has been begun, so that a graceful end lets it be heard, or when
+        the caller has cut in first.
+        """
+        await self._interrupt(InterruptionFrame(), FrameDirection.DOWNSTREAM)
+        self._instruct(self._request(say=words))
+        while self._instructions:
+            self._changed.clear()
+            await self._changed.wait()
 
     # --- the caller's turn
 
@@ -437,6 +451,7 @@ class GLMVoiceService(ToolService):
         cut = self._history.cut()
         self._instructions.clear()
         self._held = None
+        self._changed.set()
         await self._output.interrupt(frame, direction)
         for answer in cut:
             self._barged_in = True
@@ -492,6 +507,7 @@ class GLMVoiceService(ToolService):
         self._event("heard", answer, text=answer.heard)
         self._tools.settled(answer)
         self.go_on()
+        self._changed.set()
 
     def _event(self, name: str, answer: Answer, **fields: JSON) -> None:
         self._observer.event(name, turn=answer.turn, **fields)
@@ -502,6 +518,7 @@ class GLMVoiceService(ToolService):
         self._released = True
         self._instructions.clear()
         self._tools.end()
+        self._changed.set()
         for task in [self._answering, *self._beside]:
             if task is not None and not task.done():
                 await self.cancel_task(task)

@@ -3,22 +3,35 @@
 Every field has a default that serves a CPU-only machine. An environment variable overrides the
 file: ``GLM_VOICE_`` and the field's path, joined by double underscores, as in
 ``GLM_VOICE_GATEWAY__PORT=9000``; values are read as YAML. Twilio's auth token is a secret and is
-never in the YAML file: it comes from ``TWILIO_AUTH_TOKEN`` or from ``gateway.auth_token_file``.
+never in the YAML file: it comes from ``TWILIO_AUTH_TOKEN`` or from ``gateway.auth_token_file``. So
+is the operators' token: ``GLM_OPERATOR_TOKEN`` or ``gateway.operator_token_file``.
 """
 
+import difflib
+import ipaddress
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, overload
 
 import yaml
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
 from agent.section import Section
 from agent.tools.settings import ToolSettings
+from agent.yaml_document import Document, Location, Mistake, MistakesError
 
 ENVIRONMENT_PREFIX = "GLM_VOICE_"
 AUTH_TOKEN_VARIABLE = "TWILIO_AUTH_TOKEN"
+OPERATOR_TOKEN_VARIABLE = "GLM_OPERATOR_TOKEN"
+_SECRETS = {"auth_token": AUTH_TOKEN_VARIABLE, "operator_token": OPERATOR_TOKEN_VARIABLE}
 SHIPPED_CHECKPOINT = Path(__file__).parent / "nano" / "checkpoint"
 
 
@@ -46,6 +59,14 @@ class TritonSettings(Section):
         return self
 
 
+def _network(text: str) -> str:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"expected an address or a network (10.0.0.0/8): {error}") from None
+    return text
+
+
 class GatewaySettings(Section):
     """The side that faces Twilio.
 
@@ -56,10 +77,21 @@ class GatewaySettings(Section):
             are checked against it. None while the address is not known before listening (loopback).
         auth_token_file: File that holds Twilio's auth token and nothing else.
         auth_token: The token itself, from the environment.
+        operator_token_file: File that holds the token of operators' requests (``/operator/...``)
+            and nothing else; without a token nobody can make them.
+        operator_token: The token itself, from the environment.
         records_dir: Where each call's record is appended, one JSON object a line.
-        max_calls: Calls answered at once; further ones are told the line is busy.
+        max_calls: Calls answered at once; None: as many as the engine can carry, which it measures.
+        talk_share: Where the engine measures: the share of a call during which the agent speaks.
+        drain_secs: At SIGTERM calls may go on for so long before the agent says goodbye.
+        connections_per_address: Requests at once from one address that are not calls yet.
+        messages_per_second: Messages that a media stream may bring on average; Twilio sends about
+            50. Ten seconds' worth may come at once, after the network stood still.
+        trusted_proxies: Addresses or networks of the proxies in front, whose ``X-Forwarded-For``
+            is believed.
         transfer: How a call is sent to somebody else: ``twiml`` (Twilio asks when the agent has
             left) or ``rest`` (Twilio is told by its REST API).
+        account_sid: The Twilio account that calls are made from.
         rest_url: Twilio's REST API.
     """
 
@@ -68,9 +100,17 @@ class GatewaySettings(Section):
     public_base_url: str | None = None
     auth_token_file: Path | None = None
     auth_token: SecretStr | None = None
+    operator_token_file: Path | None = None
+    operator_token: SecretStr | None = None
     records_dir: Path = Path("records")
-    max_calls: int = Field(default=8, ge=1)
+    max_calls: int | None = Field(default=None, ge=1)
+    talk_share: float = Field(default=0.5, gt=0, le=1)
+    drain_secs: float = Field(default=240.0, ge=0)
+    connections_per_address: int = Field(default=64, ge=1)
+    messages_per_second: float = Field(default=200.0, ge=60)
+    trusted_proxies: tuple[Annotated[str, AfterValidator(_network)], ...] = ()
     transfer: Literal["twiml", "rest"] = "twiml"
+    account_sid: str | None = Field(default=None, pattern=r"^AC[0-9a-fA-F]{32}$")
     rest_url: str = "https://api.twilio.com"
 
     @model_validator(mode="after")
@@ -89,20 +129,34 @@ class GatewaySettings(Section):
         Raises:
             ValueError: There is none, or its file cannot be read or is empty.
         """
-        if self.auth_token is not None:
-            return self.auth_token.get_secret_value()
-        if self.auth_token_file is None:
+        token = self._secret("auth_token")
+        if token is None:
             raise ValueError(
                 f"no Twilio auth token: set {AUTH_TOKEN_VARIABLE} or gateway.auth_token_file"
             )
+        return token
+
+    def read_operator_token(self) -> str | None:
+        """The token of operators' requests; None if there is none.
+
+        Raises:
+            ValueError: Its file cannot be read or is empty.
+        """
+        return self._secret("operator_token")
+
+    def _secret(self, name: str) -> str | None:
+        given: SecretStr | None = getattr(self, name)
+        if given is not None:
+            return given.get_secret_value()
+        path: Path | None = getattr(self, f"{name}_file")
+        if path is None:
+            return None
         try:
-            token = self.auth_token_file.read_text("utf-8").strip()
+            token = path.read_text("utf-8").strip()
         except OSError as error:
-            raise ValueError(
-                f"gateway.auth_token_file {self.auth_token_file}: {error.strerror or error}"
-            ) from error
+            raise ValueError(f"gateway.{name}_file {path}: {error.strerror or error}") from error
         if not token:
-            raise ValueError(f"gateway.auth_token_file {self.auth_token_file} is empty")
+            raise ValueError(f"gateway.{name}_file {path} is empty")
         return token
 
 
@@ -195,79 +249,126 @@ class Settings(Section):
     gateway: GatewaySettings = GatewaySettings()
     agent: AgentSettings = AgentSettings()
 
+    def conflicts(self) -> Iterable[tuple[Location, str]]:
+        """What is wrong though every field by itself is right: where, and why."""
+        return ()
 
-def load_settings(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+
+_Settings = TypeVar("_Settings", bound=Settings)
+
+
+@overload
+def load_settings(
+    path: Path | None = None, environ: Mapping[str, str] | None = None
+) -> Settings: ...
+@overload
+def load_settings(
+    path: Path | None, environ: Mapping[str, str] | None, model: type[_Settings]
+) -> _Settings: ...
+def load_settings(
+    path: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    model: type[Settings] = Settings,
+) -> Settings:
     """Read settings from a YAML file and the environment.
 
     Args:
         path: The YAML file; None takes defaults and the environment alone.
         environ: Environment variables; None takes the process's own.
+        model: What is read.
 
     Returns:
         The settings, checked.
 
     Raises:
-        ValueError: The file cannot be read or is no YAML mapping, or a field is unknown or has a
-            wrong value; the message names the file and the field.
+        MistakesError: The file cannot be read or is no YAML mapping, or fields are unknown or have
+            wrong values; names every one of them, and its line in the file.
     """
-    values: dict[str, Any] = {}
-    if path is not None:
-        values = _read_mapping(path)
-        gateway = values.get("gateway")
-        if isinstance(gateway, dict) and "auth_token" in gateway:
-            raise ValueError(
-                f"{path}: gateway.auth_token does not belong in a file of settings; "
-                f"set {AUTH_TOKEN_VARIABLE} or gateway.auth_token_file"
+    document = None if path is None else Document(path)
+    values = {} if document is None else document.values
+    mistakes: list[Mistake] = [] if document is None else document.mistakes
+
+    gateway = values.get("gateway")
+    for name, variable in _SECRETS.items():
+        if document is not None and isinstance(gateway, dict) and name in gateway:
+            del gateway[name]
+            message = (
+                f"gateway.{name} does not belong in a file of settings; "
+                f"set {variable} or gateway.{name}_file"
             )
-    source = str(path) if path is not None else "settings"
-    _apply_environment(values, os.environ if environ is None else environ)
+            mistakes.append(document.mistake(("gateway", name), message))
+    variables = _apply_environment(values, os.environ if environ is None else environ)
+
+    def note(location: Location, message: str) -> None:
+        for length in range(len(location), 0, -1):
+            if location[:length] in variables:
+                mistakes.append(Mistake(variables[location[:length]], None, message))
+                return
+        mistake = Mistake("settings", None, message)
+        mistakes.append(mistake if document is None else document.mistake(location, message))
+
     try:
-        return Settings.model_validate(values)
+        settings = model.model_validate(values)
     except ValidationError as error:
-        raise ValueError(f"{source}: {_explain(error)}") from None
+        for problem in error.errors(include_url=False, include_input=False, include_context=False):
+            note(problem["loc"], _explain(problem["type"], problem["loc"], problem["msg"], model))
+    else:
+        for location, message in settings.conflicts():
+            note(location, message)
+    if mistakes:
+        raise MistakesError(mistakes)
+    return settings
 
 
-def _read_mapping(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a YAML file: {error}") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a mapping of settings, got {type(content).__name__}")
-    return content
+def _apply_environment(values: dict[str, Any], environ: Mapping[str, str]) -> dict[Location, str]:
+    """Write variables over the values of a file; the variable's name by the field's location."""
+    variables: dict[Location, str] = {}
 
-
-def _apply_environment(values: dict[str, Any], environ: Mapping[str, str]) -> None:
-    for name in sorted(environ):
-        if not name.startswith(ENVIRONMENT_PREFIX):
-            continue
-        *sections, field = name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
-        try:
-            value = yaml.safe_load(environ[name])
-        except yaml.YAMLError as error:
-            raise ValueError(f"{name}: not a YAML value: {error}") from error
+    def put(location: tuple[str, ...], name: str, value: Any) -> None:
         section = values
-        for key in sections:
+        for key in location[:-1]:
             inner = section.get(key)
             section[key] = inner = dict(inner) if isinstance(inner, dict) else {}
             section = inner
-        section[field] = value
-    token = environ.get(AUTH_TOKEN_VARIABLE)
-    if token:
-        gateway = values.get("gateway")
-        values["gateway"] = {**(gateway if isinstance(gateway, dict) else {}), "auth_token": token}
+        section[location[-1]] = value
+        variables[location] = name
+
+    for name in sorted(environ):
+        if not name.startswith(ENVIRONMENT_PREFIX):
+            continue
+        try:
+            value = yaml.safe_load(environ[name])
+        except yaml.YAMLError as error:
+            raise MistakesError([Mistake(name, None, f"not a YAML value: {error}")]) from error
+        put(tuple(name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")), name, value)
+    for secret, name in _SECRETS.items():
+        if environ.get(name):
+            put(("gateway", secret), name, environ[name])
+    return variables
 
 
-def _explain(error: ValidationError) -> str:
-    problems = []
-    for problem in error.errors(include_url=False, include_input=False, include_context=False):
-        field = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            problems.append(f"unknown field {field}")
-        else:
-            problems.append(f"{field}: {problem['msg']}")
-    return "; ".join(problems)
+def _explain(kind: str, location: Location, message: str, model: type[BaseModel]) -> str:
+    field = ".".join(str(part) for part in location)
+    if kind == "extra_forbidden":
+        close = difflib.get_close_matches(str(location[-1]), _fields(model, location[:-1]), 1)
+        return f"unknown field {field}" + (f"; is {close[0]} meant?" if close else "")
+    message = message.removeprefix("Value error, ")
+    return f"{field}: {message}" if field else message
+
+
+def _fields(model: type[BaseModel], location: Location) -> list[str]:
+    """The names of the fields that the section at a location has."""
+    for key in location:
+        field = model.model_fields.get(str(key))
+        kinds: list[Any] = [] if field is None else [field.annotation]
+        sections = []
+        while kinds:
+            kind = kinds.pop()
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                sections.append(kind)
+            kinds += getattr(kind, "__args__", ())
+        if field is not None:
+            if not sections:
+                return []
+            model = sections[0]
+    return [*model.model_fields]

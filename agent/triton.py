@@ -7,6 +7,7 @@ are made; see :class:`agent.voice_session.VoiceSession`.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
@@ -82,7 +83,16 @@ class VoiceClient:
         self._retry_seconds = retry_seconds
         self._clock = clock
         self._avoid_until: dict[str, float] = {}
+        self._carries: dict[str, float] = {}
         self._background: set[asyncio.Task[None]] = set()
+
+    @property
+    def carries(self) -> float | None:
+        """Answers that can be kept in playback at once, as :meth:`ready` last found it.
+
+        Those of all replicas that can answer and know it; None where none does.
+        """
+        return sum(self._carries.values()) if self._carries else None
 
     async def ready(self) -> None:
         """Check by inferences that go through every model that a replica can answer.
@@ -95,6 +105,11 @@ class VoiceClient:
         results = await asyncio.gather(
             *(self._probe(self.replica(url)) for url in self._urls), return_exceptions=True
         )
+        self._carries = {
+            url: result
+            for url, result in zip(self._urls, results, strict=True)
+            if isinstance(result, float)
+        }
         errors = [result for result in results if isinstance(result, BaseException)]
         for error in errors:
             if not isinstance(error, EngineUnavailable):
@@ -145,7 +160,8 @@ class VoiceClient:
         task.add_done_callback(self._background.discard)
         return task
 
-    async def _probe(self, replica: Replica) -> None:
+    async def _probe(self, replica: Replica) -> float | None:
+        """Answer through every model; what the decoder says it can carry, if it does."""
         timeout = self.request_timeout
         session = f"probe-{uuid.uuid4().hex}"
         close = TurnRequest(close=True).to_json()
@@ -165,4 +181,6 @@ class VoiceClient:
         )
         # An empty last piece: unlike a stop, it goes through the thread that decodes.
         piece = {**stop_inputs(DECODER, session, close), "STOP": flag(False)}
-        await replica.infer_decoupled(DECODER, piece, timeout)
+        outputs = await replica.infer_decoupled(DECODER, piece, timeout)
+        carries = json.loads(bytes(outputs["TIMING"][0])).get("carries")
+        return None if carries is None else float(carries)

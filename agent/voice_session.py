@@ -45,7 +45,8 @@ class AnswerChunk:
         last: Nothing follows.
         timing: Seconds each step took, as far as known: ``tokenise``, ``first_token`` (the language
             model, from the turn to its first token), ``first_audio`` (the decoder, from the first
-            speech tokens to their audio) and of that ``decoder_queue`` (until it began).
+            speech tokens to their audio) and of that ``decoder_queue`` (until it began). With the
+            last chunk ``carries``: answers that the engine can keep in playback at once.
         tool_call: In the last chunk: the name of the tool that the agent calls, a line break and
             its arguments, which should be a JSON object; empty where none is called.
     """

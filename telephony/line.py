@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Protocol
 
@@ -31,6 +32,7 @@ class EndCause(StrEnum):
 
     CALLER_HUNG_UP = "caller_hung_up"
     AGENT_HUNG_UP = "agent_hung_up"
+    TIME_LIMIT = "time_limit"
     TRANSFERRED = "transferred"
     SOCKET_CLOSED = "socket_closed"
     PROTOCOL_ERROR = "protocol_error"
@@ -61,7 +63,14 @@ class PhoneLine:
         tap: listens in; None: nobody does.
     """
 
-    def __init__(self, websocket: web.WebSocketResponse, stream: FromTwilio, start: Start):
+    def __init__(
+        self,
+        websocket: web.WebSocketResponse,
+        stream: FromTwilio,
+        start: Start,
+        allows: Callable[[], bool] = lambda: True,
+    ):
+        self._allows = allows
         self._websocket = websocket
         self._stream = stream
         self.start = start
@@ -71,13 +80,18 @@ class PhoneLine:
 
     @classmethod
     async def answer(
-        cls, websocket: web.WebSocketResponse, start_within: float = 10.0
+        cls,
+        websocket: web.WebSocketResponse,
+        start_within: float = 10.0,
+        *,
+        allows: Callable[[], bool] = lambda: True,
     ) -> PhoneLine:
         """Wait for ``connected`` and ``start``.
 
         Args:
             websocket: prepared, nothing read from it yet.
             start_within: seconds until ``start`` must have come.
+            allows: asked for each message whether one more may come now.
 
         Raises:
             ProtocolError: if something else comes, or nothing in time.
@@ -86,9 +100,9 @@ class PhoneLine:
         try:
             async with asyncio.timeout(start_within):
                 while True:
-                    event = stream.receive(await _next_message(websocket))
+                    event = stream.receive(await _next_message(websocket, allows))
                     if isinstance(event, Start):
-                        return cls(websocket, stream, event)
+                        return cls(websocket, stream, event, allows)
         except TimeoutError:
             raise ProtocolError(CloseCode.POLICY_VIOLATION, "no start event in time") from None
         except _ClosedError:
@@ -101,7 +115,7 @@ class PhoneLine:
         """
         while not self.ended.is_set() and self._stream.state is StreamState.STARTED:
             try:
-                event = self._stream.receive(await _next_message(self._websocket))
+                event = self._stream.receive(await _next_message(self._websocket, self._allows))
             except _ClosedError:
                 self._end(EndCause.SOCKET_CLOSED)
                 return None
@@ -155,8 +169,12 @@ class _ClosedError(Exception):
     """The socket is closed."""
 
 
-async def _next_message(websocket: web.WebSocketResponse) -> str | bytes:
+async def _next_message(
+    websocket: web.WebSocketResponse, allows: Callable[[], bool]
+) -> str | bytes:
     message = await websocket.receive()
+    if not allows():
+        raise ProtocolError(CloseCode.POLICY_VIOLATION, "too many messages")
     if message.type is WSMsgType.TEXT or message.type is WSMsgType.BINARY:
         data: str | bytes = message.data
         return data

@@ -38,7 +38,8 @@ class HandoverSettings(Section):
         ring_secs: So long it rings.
         caller_id: The number that is shown; None: the caller's, or with a warm transfer, the one
             that was called.
-        sorry: Said in the carrier's voice when nobody answers a cold transfer.
+        sorry: Said in the carrier's voice when nobody answers a cold transfer; None: our own words
+            in the agent's language.
     """
 
     webhook: str | None = Field(
@@ -48,7 +49,7 @@ class HandoverSettings(Section):
     webhook_secs: float = Field(default=3.0, gt=0)
     ring_secs: int = Field(default=25, ge=5, le=120)
     caller_id: str | None = Field(default=None, pattern=r"^\+[1-9][0-9]{6,14}$")
-    sorry: str = "We are sorry, nobody can take your call right now. Please call again. Goodbye."
+    sorry: str | None = Field(default=None, min_length=1)
 
 
 class PhoneSettings(Section):

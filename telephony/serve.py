@@ -4,29 +4,59 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 
 import numpy as np
+from aiohttp import web
 from loguru import logger
 
 from agent.conversation import CALLER_RATE
 from agent.embedded import EmbeddedServer
-from agent.pipeline import SharedModels, run_call
+from agent.pipeline import SharedModels
 from agent.replica import EngineUnavailable
 from agent.settings import Settings
 from agent.speech.request import TurnRequest
-from agent.tools.building import build_tools
 from agent.triton import VoiceClient
+from telephony.agents import CallCentre
+from telephony.answering import Answering
 from telephony.records import CallRecords
-from telephony.server import PhoneCall, create_app, listening
-from telephony.transport import PhoneTransport
+from telephony.server import GATEWAY, create_app, drain, listening
 
 _WARM_UP = TurnRequest(max_new_tokens=80, temperature=0.0)
 _WARM_UP_SECONDS = 2
 """More than a block of the tokenizer, so that it runs as it does while a caller speaks."""
 
 
+@dataclass
+class Service:
+    """A gateway that answers calls.
+
+    Attributes:
+        url: Its public base URL.
+        settings: What it runs with.
+    """
+
+    url: str
+    settings: CallCentre
+    _app: web.Application
+
+    async def drain(self) -> None:
+        """Take no more calls, and return when those that run have ended, or had their time."""
+        await drain(self._app, self.settings.gateway.drain_secs)
+
+    def take_over(self, settings: CallCentre) -> list[str]:
+        """Let the agents of other settings answer the calls that come from now on.
+
+        Returns:
+            The sections that differ otherwise, which count from the next start.
+        """
+        self._app[GATEWAY].reception.agents = settings.staff
+        now, then = self.settings, settings
+        return [name for name in ("gateway", "triton") if getattr(now, name) != getattr(then, name)]
+
+
 @asynccontextmanager
-async def serving(settings: Settings, progress: Callable[[str], None]) -> AsyncIterator[str]:
+async def serving(settings: CallCentre, progress: Callable[[str], None]) -> AsyncIterator[Service]:
     """Start everything that answers calls; stop it on leaving.
 
     An embedded engine must start; replicas named by URL may come later, and until then callers
@@ -37,7 +67,7 @@ async def serving(settings: Settings, progress: Callable[[str], None]) -> AsyncI
         progress: Told each step, as a line for a person.
 
     Yields:
-        The gateway's public base URL.
+        The gateway.
 
     Raises:
         ValueError: Settings that cannot be used, such as no auth token, or a tool's secret.
@@ -45,7 +75,7 @@ async def serving(settings: Settings, progress: Callable[[str], None]) -> AsyncI
         OSError: The address cannot be listened on.
     """
     settings.gateway.read_auth_token()
-    tools = build_tools(settings.agent.tools)
+    settings.gateway.read_operator_token()
     records = CallRecords(settings.gateway.records_dir)
     async with AsyncExitStack() as stack:
         loading = asyncio.create_task(_load_models(progress))
@@ -59,18 +89,22 @@ async def serving(settings: Settings, progress: Callable[[str], None]) -> AsyncI
         stack.push_async_callback(client.close)
         await _warm_up(client, progress, required=not settings.triton.urls)
 
-        async def answer_call(transport: PhoneTransport, call: PhoneCall) -> None:
-            session = client.session()
-            await run_call(
-                transport, session, models, settings.agent, call.observer, tools, call.phone
-            )
-
-        app = create_app(settings.gateway, answer_call, records, engine_ready=client.ready)
+        answering = Answering(client.session, models)
+        answering.check(settings.staff)
+        app = create_app(
+            settings.gateway,
+            answering.answer,
+            records,
+            engine_ready=client.ready,
+            engine_carries=lambda: client.carries,
+            agents=settings.staff,
+            prepare=answering.prepare,
+        )
         url = await stack.enter_async_context(
             listening(app, settings.gateway.host, settings.gateway.port)
         )
         progress(f"gateway listens, voice webhook {url}/voice")
-        yield url
+        yield Service(url, settings, app)
 
 
 async def _load_models(progress: Callable[[str], None]) -> SharedModels:

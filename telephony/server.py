@@ -1,11 +1,12 @@
 """The gateway: Twilio's webhooks and media streams in one aiohttp application.
 
-    POST /voice   what shall a new call do: connect to /media, or a sentence and hang up
-    GET  /media   a call's media stream (WebSocket)
-    POST /next    what shall a call do that the agent has left: ring somebody else, or end
-    POST /transfer...  how transfers went (telephony/transfer_routes.py)
-    POST /status  how calls and streams went
-    GET  /health  whether calls can be answered now
+    POST /voice      what shall a new call do: connect to /media, or what the reception decides
+    POST /forwarded  what shall a call do that comes back from another number
+    GET  /media      a call's media stream (WebSocket)
+    POST /status     how calls and streams went
+    GET  /health     whether calls can be answered now
+
+and what telephony/transfer_routes.py, telephony/outbound/ and telephony/operators.py add.
 
 Calls share nothing but the process: whatever happens in one is caught, recorded and closed there.
 """
@@ -13,6 +14,7 @@ Calls share nothing but the process: whatever happens in one is caught, recorded
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,15 +26,20 @@ from agent.events import CallObserver
 from agent.settings import GatewaySettings
 from agent.tools.call import Phone
 from telephony import webhooks
+from telephony.agents import Agent, Agents
+from telephony.capacity import Capacity
 from telephony.clock import Clock, SystemClock
+from telephony.ending import Live, drained, end_in_time
 from telephony.engine_health import EngineHealth
+from telephony.limits import Addresses, MessageRate
 from telephony.line import EndCause, PhoneLine
 from telephony.media_streams import CloseCode, ProtocolError
-from telephony.phone_settings import PhoneSettings
+from telephony.operators import add_operator_routes
+from telephony.reception import Arrival, PrepareCall, Prepared, Reception
 from telephony.recorders import recording
-from telephony.records import CallRecorder, CallRecords
+from telephony.records import CallRecords
 from telephony.rest import TwilioRest
-from telephony.switchboard import LineBusyError, Switchboard
+from telephony.switchboard import Switchboard
 from telephony.telephone import Telephone
 from telephony.transfer_routes import add_transfer_routes
 from telephony.transfers import Transfers
@@ -54,6 +61,9 @@ class PhoneCall:
         stream_sid: Twilio's identifier of its media stream.
         account_sid: the account it belongs to.
         observer: the call's record.
+        agent: who answers it, as its settings were when the call came.
+        prepared: what was begun for it; closed when the call has ended.
+        ending: gets the words to say before the call is ended from outside.
         phone: what only the telephone can do.
     """
 
@@ -61,17 +71,14 @@ class PhoneCall:
     stream_sid: str
     account_sid: str
     observer: CallObserver
+    agent: Agent
+    prepared: Prepared | None
+    ending: asyncio.Future[str]
     phone: Phone
 
 
 AnswerCall = Callable[[PhoneTransport, PhoneCall], Awaitable[None]]
 """Runs one call to its end."""
-
-
-@dataclass
-class _Live:
-    line: PhoneLine
-    task: asyncio.Task[None] | None
 
 
 @dataclass
@@ -84,15 +91,18 @@ class Gateway:
 
     answer_call: AnswerCall
     records: CallRecords
+    settings: GatewaySettings
     engine: EngineHealth
     signature: webhooks.SignatureCheck
     switchboard: Switchboard
+    capacity: Capacity
+    addresses: Addresses
     rest: TwilioRest
-    phone: PhoneSettings
     clock: Clock
     public_base_url: str | None
+    reception: Reception = field(init=False)
     transfers: Transfers = field(init=False)
-    live: dict[str, _Live] = field(default_factory=dict)
+    live: dict[str, Live] = field(default_factory=dict)
 
     def url(self, path: str) -> str:
         """The public address of a path.
@@ -114,43 +124,65 @@ def create_app(
     records: CallRecords,
     *,
     engine_ready: Callable[[], Awaitable[None]],
-    phone: PhoneSettings | None = None,
+    engine_carries: Callable[[], float | None] = lambda: None,
+    agents: Agents | None = None,
+    prepare: PrepareCall = lambda agent: None,
     clock: Clock | None = None,
+    now: Callable[[], float] = time.time,
 ) -> web.Application:
     """Build the gateway.
 
     Args:
-        settings: public base URL, auth token, number of calls.
+        settings: public base URL, secrets, limits.
         answer_call: runs one call's pipeline on the transport until the call ends. What it raises
             ends that call alone.
         records: where calls are recorded.
         engine_ready: returns if the engine can answer a call, raises if it cannot.
-        phone: keys, recordings, transfers.
+        engine_carries: answers that the engine can keep in playback at once; None: not known.
+        agents: who answers which number; by default one agent answers every number.
+        prepare: begins what can be begun for a call while its socket is awaited.
         clock: paces the calls' audio and ages tokens.
+        now: Unix time, by which agents have their hours.
 
     Raises:
-        ValueError: if there is no auth token.
+        ValueError: if there is no auth token, or a secret's file cannot be used.
     """
     clock = clock or SystemClock()
     token = settings.read_auth_token()
-    app = web.Application(client_max_size=_LARGEST_BODY)
+    addresses = Addresses(settings.connections_per_address, settings.trusted_proxies)
+    app = web.Application(client_max_size=_LARGEST_BODY, middlewares=[addresses.limit])
+    capacity = Capacity(settings.max_calls, settings.talk_share, engine_carries)
     gateway = app[GATEWAY] = Gateway(
         answer_call=answer_call,
         records=records,
+        settings=settings,
         engine=EngineHealth(engine_ready, clock),
         signature=webhooks.SignatureCheck(token),
-        switchboard=Switchboard(settings.max_calls, clock),
+        switchboard=Switchboard(capacity.limit, clock),
+        capacity=capacity,
+        addresses=addresses,
         rest=TwilioRest(token, settings.rest_url, clock),
-        phone=phone or PhoneSettings(),
         clock=clock,
         public_base_url=settings.public_base_url,
+    )
+    gateway.reception = Reception(
+        agents or Agents({"agent": Agent()}),
+        gateway.switchboard,
+        gateway.engine,
+        records,
+        clock,
+        now=now,
+        url=gateway.url,
+        prepare=prepare,
     )
     gateway.transfers = Transfers(gateway.rest, gateway.url, settings.transfer == "rest")
     add_transfer_routes(app, gateway.transfers, signed_form)
     app.router.add_post("/voice", _voice)
+    app.router.add_post("/forwarded", _forwarded)
     app.router.add_get("/media", _media)
     app.router.add_post("/status", _status)
     app.router.add_get("/health", _health)
+    add_operator_routes(app, gateway, settings.read_operator_token())
     app.on_startup.append(_end_unfinished_records)
     app.on_shutdown.append(_hang_up_all)
     return app
@@ -183,31 +215,15 @@ async def listening(app: web.Application, host: str, port: int) -> AsyncIterator
 async def _voice(request: web.Request) -> web.Response:
     gateway = request.app[GATEWAY]
     form = await signed_form(request)
-    call_sid = form.get("CallSid")
-    if not call_sid:
-        raise web.HTTPBadRequest(text="CallSid: expected the call's identifier\n")
-    try:
-        token = gateway.switchboard.admit(call_sid)
-    except LineBusyError:
-        logger.bind(call_sid=call_sid).warning("Call refused: no line is free")
-        return twiml_response(webhooks.refusal_twiml(webhooks.BUSY))
-    if not await gateway.engine.reachable():
-        gateway.switchboard.release(call_sid)
-        logger.bind(call_sid=call_sid).error("Call refused: the engine is not reachable")
-        return twiml_response(webhooks.refusal_twiml(webhooks.APOLOGY))
-    return twiml_response(
-        webhooks.connect_twiml(
-            webhooks.websocket_url(gateway.url(""), "/media"),
-            {
-                webhooks.TOKEN_PARAMETER: token,
-                "caller": form.get("From", ""),
-                "called": form.get("To", ""),
-            },
-            status_url=gateway.url("/status"),
-            next_url=gateway.url("/next"),
-            consent=gateway.phone.recording.consent if gateway.phone.recording else None,
-        )
-    )
+    caller, called = form.get("From", ""), form.get("To", "")
+    return twiml_response(await gateway.reception.receive(_call_sid(form), called, caller))
+
+
+async def _forwarded(request: web.Request) -> web.Response:
+    gateway = request.app[GATEWAY]
+    form = await signed_form(request)
+    status = form.get("DialCallStatus", "")
+    return twiml_response(gateway.reception.forwarded(_call_sid(form), form.get("To", ""), status))
 
 
 async def _status(request: web.Request) -> web.Response:
@@ -217,13 +233,18 @@ async def _status(request: web.Request) -> web.Response:
     if form.get("StreamEvent") == "stream-error":
         logger.bind(call_sid=call_sid).warning("Twilio reports an error of the stream")
     if form.get("CallStatus") in _OVER:
-        gateway.transfers.forget(call_sid)
-        live = gateway.live.get(call_sid)
-        if live is not None:
-            await live.line.hang_up(EndCause.CALLER_HUNG_UP)
-        else:
-            gateway.switchboard.release(call_sid)
+        await call_over(gateway, call_sid)
     return web.Response(status=204)
+
+
+async def call_over(gateway: Gateway, call_sid: str) -> None:
+    """A call has ended, as Twilio says."""
+    gateway.transfers.forget(call_sid)
+    live = gateway.live.get(call_sid)
+    if live is not None:
+        await live.line.hang_up(EndCause.CALLER_HUNG_UP)
+    else:
+        await gateway.reception.leave(call_sid, EndCause.CALLER_HUNG_UP)
 
 
 async def _health(request: web.Request) -> web.Response:
@@ -246,58 +267,91 @@ async def _media(request: web.Request) -> web.StreamResponse:
     )
     await websocket.prepare(request)
     try:
-        line = await PhoneLine.answer(websocket)
+        rate = MessageRate(gateway.settings.messages_per_second, gateway.clock)
+        line = await PhoneLine.answer(websocket, allows=rate.allows)
         call_sid = line.start.call_sid
-        if not gateway.switchboard.connect(
+        arrival = gateway.reception.connect(
             call_sid, line.start.parameters.get(webhooks.TOKEN_PARAMETER, "")
-        ):
+        )
+        if arrival is None:
             raise ProtocolError(CloseCode.POLICY_VIOLATION, "start: no valid token for this call")
     except ProtocolError as error:
         logger.bind(code=error.code, reason=error.reason).warning("Media stream refused")
         await websocket.close(code=error.code, message=error.reason.encode())
         return websocket
-    gateway.live[call_sid] = _Live(line, asyncio.current_task())
+    gateway.addresses.is_call(request)
+    live = Live(
+        line,
+        arrival.agent_name,
+        arrival.agent,
+        gateway.clock.time(),
+        asyncio.get_running_loop().create_future(),
+        arrival.recorder,
+        asyncio.current_task(),
+    )
+    gateway.live[call_sid] = live
     try:
-        await _run_call(gateway, line)
+        await _run_call(gateway, live, arrival)
     finally:
         del gateway.live[call_sid]
         gateway.switchboard.release(call_sid)
     return websocket
 
 
-async def _run_call(gateway: Gateway, line: PhoneLine) -> None:
-    start = line.start
-    recorder: CallRecorder | None = None
-    telephone: Telephone | None = None
+async def _run_call(gateway: Gateway, live: Live, arrival: Arrival) -> None:
+    line, start = live.line, live.line.start
+    limit = asyncio.create_task(end_in_time(live, gateway.clock))
     try:
-        recorder = gateway.records.open(start.call_sid)
-        recorder.event("call_started", call_sid=start.call_sid)
-        logger.bind(call_sid=start.call_sid).info("Call started")
+        if live.recorder is None:
+            live.recorder = gateway.records.open(start.call_sid)
+        recorder = live.recorder
+        waited = {"waited": live.since - arrival.arrived} if arrival.waited else {}
+        recorder.event("call_started", call_sid=start.call_sid, agent=live.agent_name, **waited)
+        logger.bind(call_sid=start.call_sid, agent=live.agent_name).info("Call started")
         sounds = recording(
-            gateway.phone.recording, line, gateway.rest, gateway.url("/recording"), recorder
+            live.agent.phone.recording, line, gateway.rest, gateway.url("/recording"), recorder
         )
         async with sounds as sound:
-            telephone = Telephone(
-                line, recorder, gateway.phone, gateway.transfers, sound, gateway.clock
+            telephone = live.telephone = Telephone(
+                line, recorder, live.agent, gateway.transfers, sound, gateway.clock
             )
             call = PhoneCall(
-                start.call_sid, start.stream_sid, start.account_sid, telephone.observer, telephone
+                start.call_sid,
+                start.stream_sid,
+                start.account_sid,
+                telephone.observer,
+                live.agent,
+                arrival.prepared,
+                live.ending,
+                telephone,
             )
             await gateway.answer_call(telephone.transport, call)
         await line.hang_up(EndCause.AGENT_HUNG_UP)
     except Exception as error:
         logger.bind(call_sid=start.call_sid).exception("Call failed")
-        if recorder is not None:
-            recorder.event("error", message=f"{type(error).__name__}: {error}")
+        if live.recorder is not None:
+            live.recorder.event("error", message=f"{type(error).__name__}: {error}")
         await line.hang_up(EndCause.ERROR, CloseCode.INTERNAL_ERROR, "internal error")
     finally:
-        cause = line.cause or EndCause.SHUTDOWN
-        if telephone is not None:
-            telephone.close()
-            cause = telephone.cause(cause)
-        if recorder is not None:
-            recorder.close(cause)
+        limit.cancel()
+        cause = live.cause()
+        if live.recorder is not None:
+            live.recorder.close(cause)
         logger.bind(call_sid=start.call_sid, cause=cause).info("Call ended")
+        if arrival.prepared is not None:
+            await arrival.prepared.close()
+
+
+async def drain(app: web.Application, seconds: float) -> None:
+    """Take no more calls, and let those that run come to their end.
+
+    Args:
+        app: from :func:`create_app`.
+        seconds: after which the agents say goodbye. What is left a little later is ended when the
+            application is closed.
+    """
+    gateway = app[GATEWAY]
+    await drained(gateway.switchboard, gateway.live, gateway.clock, seconds)
 
 
 async def _end_unfinished_records(app: web.Application) -> None:
@@ -307,6 +361,7 @@ async def _end_unfinished_records(app: web.Application) -> None:
 async def _hang_up_all(app: web.Application) -> None:
     gateway = app[GATEWAY]
     gateway.switchboard.draining = True
+    await gateway.reception.close()
     live = list(gateway.live.values())
     await asyncio.gather(
         *(
@@ -333,6 +388,13 @@ async def signed_form(request: web.Request) -> Mapping[str, str]:
         raise web.HTTPForbidden(text="expected a form of text fields\n")
     gateway.signature.require(request, gateway.url(request.path), form)
     return {name: str(value) for name, value in form.items()}
+
+
+def _call_sid(form: Mapping[str, str]) -> str:
+    call_sid = form.get("CallSid")
+    if not call_sid:
+        raise web.HTTPBadRequest(text="CallSid: expected the call's identifier\n")
+    return call_sid
 
 
 def twiml_response(text: str) -> web.Response:

@@ -1,27 +1,47 @@
-"""Which calls are let in: capacity, one-time tokens, drain.
+"""Which calls are let in: places, the queue for them, one-time tokens, drain.
 
 A call takes its place at the voice webhook, which hands it a token; the socket that opens later
-must bring the token back. A place whose socket never opens is free again after a while.
+must bring the token back. A place whose socket never opens is free again after a while. Calls that
+wait are let in in the order in which they came.
 """
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from telephony.clock import Clock
 
-_TOKEN_SECONDS = 30.0
+TOKEN_SECONDS = 30.0
+"""So long a place is kept for a socket."""
 
 
 class LineBusyError(Exception):
-    """No further call can be taken now."""
+    """No further call can be taken now.
+
+    Attributes:
+        ahead: Calls that wait before it.
+    """
+
+    def __init__(self, ahead: int = 0):
+        super().__init__("no line is free")
+        self.ahead = ahead
 
 
 @dataclass(frozen=True)
 class _Expected:
     token: str
     until: float
+    agent: str
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    agent: str
+    most: int | None
 
 
 class Switchboard:
@@ -31,17 +51,20 @@ class Switchboard:
         draining: no new calls are let in.
     """
 
-    def __init__(self, max_calls: int, clock: Clock):
+    def __init__(self, limit: Callable[[], int], clock: Clock):
         """Open a switchboard.
 
         Args:
-            max_calls: calls at once, those whose socket is awaited included.
+            limit: calls at once, those whose socket is awaited included.
             clock: tells when a token is too old.
         """
-        self._max_calls = max_calls
+        self._limit = limit
         self._clock = clock
         self._expected: dict[str, _Expected] = {}
-        self._live: set[str] = set()
+        self._live: dict[str, str] = {}
+        # Insertion order is the order of the queue.
+        self._waiting: dict[str, _Waiting] = {}
+        self._changed = asyncio.Event()
         self.draining = False
 
     @property
@@ -49,21 +72,40 @@ class Switchboard:
         """Calls whose socket is open."""
         return len(self._live)
 
-    def admit(self, call_sid: str) -> str:
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for a place."""
+        return len(self._waiting)
+
+    def admit(
+        self, call_sid: str, agent: str = "", most: int | None = None, *, wait: bool = False
+    ) -> str:
         """Keep a place for a call; returns the token its socket has to bring, once.
 
         A webhook that is repeated for a call replaces the call's token.
+
+        Args:
+            call_sid: the call.
+            agent: who will answer it.
+            most: that agent's calls at once; None: only the common limit counts.
+            wait: queue the call if there is no place, or leave it in the queue.
 
         Raises:
             LineBusyError: if there is no place, or the gateway is shutting down.
         """
         now = self._clock.time()
         self._expected = {sid: e for sid, e in self._expected.items() if e.until > now}
-        others = (self._expected.keys() | self._live) - {call_sid}
-        if self.draining or len(others) >= self._max_calls:
-            raise LineBusyError
+        before = self._before(call_sid)
+        others = len((self._expected.keys() | self._live.keys()) - {call_sid})
+        of_agent = self.calls_of(agent, but=call_sid) + before[agent, most]
+        full = others + self._claims(before) >= self._limit()
+        if self.draining or full or (most is not None and of_agent >= most):
+            if wait and not self.draining:
+                self._waiting.setdefault(call_sid, _Waiting(agent, most))
+            raise LineBusyError(before.total())
+        self._waiting.pop(call_sid, None)
         token = secrets.token_urlsafe(32)
-        self._expected[call_sid] = _Expected(token, now + _TOKEN_SECONDS)
+        self._expected[call_sid] = _Expected(token, now + TOKEN_SECONDS, agent)
         return token
 
     def connect(self, call_sid: str, token: str) -> bool:
@@ -77,10 +119,51 @@ class Switchboard:
         ):
             return False
         del self._expected[call_sid]
-        self._live.add(call_sid)
+        self._live[call_sid] = expected.agent
         return True
 
     def release(self, call_sid: str) -> None:
-        """Free the place of a call, whether its socket had opened or not."""
+        """Free the place of a call, whether its socket had opened or not, or its place in line."""
+        self._live.pop(call_sid, None)
+        self.forget(call_sid)
+
+    def forget(self, call_sid: str) -> None:
+        """Free the place of a call whose socket has not opened, or its place in line."""
         self._expected.pop(call_sid, None)
-        self._live.discard(call_sid)
+        self._waiting.pop(call_sid, None)
+        self._changed.set()
+
+    def is_expected(self, call_sid: str) -> bool:
+        """Whether a place is kept for a call whose socket has not opened."""
+        return call_sid in self._expected
+
+    def is_waiting(self, call_sid: str) -> bool:
+        """Whether a call waits for a place."""
+        return call_sid in self._waiting
+
+    def calls_of(self, agent: str, but: str = "") -> int:
+        """The places that an agent's calls have, one call aside."""
+        expected = {sid: e.agent for sid, e in self._expected.items()}
+        return sum(name == agent for sid, name in (expected | self._live).items() if sid != but)
+
+    async def empty(self) -> None:
+        """Return once no call has a place or waits for one."""
+        while self._expected or self._live or self._waiting:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def _before(self, call_sid: str) -> Counter[tuple[str, int | None]]:
+        """The calls that wait and came before this one, by their agents and those' limits."""
+        before: Counter[tuple[str, int | None]] = Counter()
+        for sid, waiting in self._waiting.items():
+            if sid == call_sid:
+                break
+            before[waiting.agent, waiting.most] += 1
+        return before
+
+    def _claims(self, waiting: Counter[tuple[str, int | None]]) -> int:
+        """The places that waiting calls could take; an agent at its own limit takes none."""
+        return sum(
+            calls if most is None else min(calls, max(0, most - self.calls_of(agent)))
+            for (agent, most), calls in waiting.items()
+        )

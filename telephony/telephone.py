@@ -7,19 +7,17 @@ from collections.abc import Awaitable
 from loguru import logger
 
 from agent.tools.call import PhoneError
+from telephony.agents import Agent
 from telephony.clock import Clock
 from telephony.handover import Handover
 from telephony.keypad import Entry, Keypad
 from telephony.line import EndCause, PhoneLine
 from telephony.masking import MaskedRecord
-from telephony.phone_settings import PhoneSettings
 from telephony.recorders import Recorder
 from telephony.records import CallRecorder
 from telephony.transcript import Transcript
 from telephony.transfers import Transfers
 from telephony.transport import PhoneTransport
-
-_NOTHING_KNOWN = "A caller is waiting for you."
 
 
 class Telephone:
@@ -35,7 +33,7 @@ class Telephone:
         self,
         line: PhoneLine,
         record: CallRecorder,
-        settings: PhoneSettings,
+        agent: Agent,
         transfers: Transfers,
         recorder: Recorder | None,
         clock: Clock,
@@ -45,7 +43,7 @@ class Telephone:
         Args:
             line: The call's.
             record: The call's.
-            settings: The agent's.
+            agent: Who answers the call.
             transfers: The gateway's.
             recorder: Records the call's sound; None: nothing does.
             clock: Paces the call's audio and its keys.
@@ -55,7 +53,8 @@ class Telephone:
         """
         self.transferred = False
         self._line = line
-        self._settings = settings
+        self._agent = agent
+        self._settings = settings = agent.phone
         self._transfers = transfers
         self._recorder = recorder
         self._transcript = Transcript(record)
@@ -138,7 +137,7 @@ class Telephone:
                     number,
                     shown,
                     settings.ring_secs,
-                    summary or _NOTHING_KNOWN,
+                    (summary or self._agent.sentences.waiting, self._agent.language),
                     self._line.ended,
                 )
             else:
@@ -148,7 +147,7 @@ class Telephone:
                     number,
                     settings.caller_id,
                     settings.ring_secs,
-                    settings.sorry,
+                    (settings.sorry or self._agent.sentences.apology, self._agent.language),
                 )
         except PhoneError as error:
             self.observer.event("transfer_failed", message=str(error))

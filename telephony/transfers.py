@@ -61,7 +61,7 @@ class Transfers:
         self._url = url
         self._by_rest = by_rest
         self._documents: dict[str, str] = {}
-        self._sorry: dict[str, str] = {}
+        self._sorry: dict[str, tuple[str, str]] = {}
         self._ringing: dict[str, _Ringing] = {}
         self._met: dict[str, _Ringing] = {}
         self._hanging_up: set[asyncio.Task[None]] = set()
@@ -87,7 +87,7 @@ class Transfers:
         number: str,
         caller_id: str | None,
         ring_secs: int,
-        sorry: str,
+        sorry: tuple[str, str],
     ) -> None:
         """Have a caller connected with a number.
 
@@ -97,7 +97,7 @@ class Transfers:
             number: Whom to call.
             caller_id: The number that is shown; None: the caller's.
             ring_secs: So long it rings.
-            sorry: Said to the caller if nobody answers.
+            sorry: Said to the caller if nobody answers, and in which language.
 
         Raises:
             PhoneError: Twilio refused.
@@ -114,7 +114,7 @@ class Transfers:
         number: str,
         caller_id: str,
         ring_secs: int,
-        summary: str,
+        summary: tuple[str, str],
         ended: asyncio.Event,
     ) -> None:
         """Call somebody, tell them what it is about, and have the caller follow into a conference.
@@ -125,7 +125,7 @@ class Transfers:
             number: Whom to call.
             caller_id: The number that is shown.
             ring_secs: So long it rings.
-            summary: What whoever answers is told.
+            summary: What whoever answers is told, and in which language.
             ended: Set when the caller has gone.
 
         Raises:
@@ -139,7 +139,7 @@ class Transfers:
             call = NewCall(
                 number,
                 caller_id,
-                twiml=webhooks.brief_twiml(summary, self._url(f"/transfer/{key}/ready")),
+                twiml=webhooks.brief_twiml(*summary, self._url(f"/transfer/{key}/ready")),
                 status_callback=self._url(f"/transfer/{key}/status"),
                 ring_secs=ring_secs,
             )
@@ -170,7 +170,7 @@ class Transfers:
 
     def next_twiml(self, call_sid: str) -> str:
         """What a call does whose agent has left."""
-        return self._documents.pop(call_sid, None) or webhooks.hang_up_twiml()
+        return self._documents.pop(call_sid, None) or webhooks.hangup_twiml()
 
     def connected_twiml(self, call_sid: str, status: str) -> str:
         """What a call does that has been connected with somebody, or in vain.
@@ -181,15 +181,15 @@ class Transfers:
         """
         sorry = self._sorry.pop(call_sid, None)
         if status in _CONNECTED or sorry is None:
-            return webhooks.hang_up_twiml()
+            return webhooks.hangup_twiml()
         logger.bind(call_sid=call_sid, status=status).warning("A transfer was in vain")
-        return webhooks.refusal_twiml(sorry)
+        return webhooks.refusal_twiml(*sorry)
 
     def ready(self, key: str) -> str:
         """Somebody who was called knows what it is about: they wait for the caller."""
         ringing = self._ringing.get(key)
         if ringing is None or ringing.there.done():
-            return webhooks.hang_up_twiml()
+            return webhooks.hangup_twiml()
         ringing.there.set_result(None)
         return webhooks.conference_twiml(ringing.conference)
 

@@ -21,8 +21,6 @@ from twilio.twiml.voice_response import (
 
 SIGNATURE_HEADER = "X-Twilio-Signature"
 TOKEN_PARAMETER = "token"
-BUSY = "All of our lines are busy right now. Please call again in a few minutes. Goodbye."
-APOLOGY = "We are sorry, we cannot take your call right now. Please call again later. Goodbye."
 
 
 class SignatureCheck:
@@ -78,6 +76,7 @@ def connect_twiml(
     status_url: str,
     next_url: str,
     consent: str | None = None,
+    language: str = "en-US",
 ) -> str:
     """TwiML that connects the call to a media stream.
 
@@ -87,10 +86,11 @@ def connect_twiml(
         status_url: told when the stream starts, stops or fails.
         next_url: asked what the call does when the stream has been closed from here.
         consent: said in Twilio's own voice before.
+        language: of that.
     """
     response = VoiceResponse()
     if consent is not None:
-        response.say(consent)
+        response.say(consent, language=language)
     connect = Connect(action=next_url)
     stream = Stream(url=stream_url, status_callback=status_url)
     for name, value in parameters.items():
@@ -114,15 +114,16 @@ def dial_twiml(number: str, caller_id: str | None, ring_secs: int, action_url: s
     return str(response)
 
 
-def brief_twiml(sentence: str, ready_url: str) -> str:
+def brief_twiml(sentence: str, language: str, ready_url: str) -> str:
     """TwiML that tells somebody what it is about, and asks then where they go.
 
     Args:
         sentence: said in Twilio's own voice.
+        language: of the sentence.
         ready_url: asked for what comes next by whoever is still there.
     """
     response = VoiceResponse()
-    response.say(sentence)
+    response.say(sentence, language=language)
     response.redirect(ready_url)
     return str(response)
 
@@ -141,16 +142,56 @@ def conference_twiml(name: str, action_url: str | None = None) -> str:
     return str(response)
 
 
-def hang_up_twiml() -> str:
-    """TwiML that ends the call."""
+def play_twiml(url: str) -> str:
+    """TwiML that plays a recording and hangs up."""
     response = VoiceResponse()
+    response.play(url)
     response.hangup()
     return str(response)
 
 
-def refusal_twiml(sentence: str) -> str:
+def refusal_twiml(sentence: str, language: str) -> str:
     """TwiML that says a sentence in Twilio's own voice and hangs up: no caller hears silence."""
     response = VoiceResponse()
-    response.say(sentence)
+    response.say(sentence, language=language)
+    response.hangup()
+    return str(response)
+
+
+def forward_twiml(sentence: str, language: str, number: str, action_url: str) -> str:
+    """TwiML that says a sentence and connects the call with another number.
+
+    Args:
+        sentence: said before.
+        language: of the sentence.
+        number: whom to call.
+        action_url: asked for what comes next when that is over.
+    """
+    response = VoiceResponse()
+    response.say(sentence, language=language)
+    response.dial(number, action=action_url)
+    return str(response)
+
+
+def wait_twiml(sentence: str | None, language: str, seconds: int, again_url: str) -> str:
+    """TwiML that lets the call wait.
+
+    Args:
+        sentence: said before, or None.
+        language: of the sentence.
+        seconds: of silence that follow.
+        again_url: asked then.
+    """
+    response = VoiceResponse()
+    if sentence is not None:
+        response.say(sentence, language=language)
+    response.pause(length=seconds)
+    response.redirect(again_url)
+    return str(response)
+
+
+def hangup_twiml() -> str:
+    """TwiML that hangs up."""
+    response = VoiceResponse()
     response.hangup()
     return str(response)

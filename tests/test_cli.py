@@ -226,6 +226,62 @@ def test_a_gateway_whose_engine_is_away_serves_and_stops_at_a_signal(tmp_path: P
     assert "stopped" in text
 
 
+def test_settings_are_read_anew_at_a_signal_if_they_are_right(tmp_path: Path) -> None:
+    settings = tmp_path / "settings.yaml"
+    head = (
+        "triton: {embedded: false, urls: ['127.0.0.1:9']}\n"
+        f"gateway: {{port: 0, records_dir: {tmp_path / 'records'}}}\n"
+    )
+    settings.write_text(head, "utf-8")
+    steps = [
+        ("gateway listens", head + "agents: {desk: {greting: Hello.}}\n", signal.SIGHUP),
+        ("is greeting meant?", head + "agents: {desk: {greeting: Hello.}}\n", signal.SIGHUP),
+        ("reloaded", head.replace("port: 0", "port: 1"), signal.SIGHUP),
+        ("read at the start only: gateway", head, signal.SIGTERM),
+    ]
+    with subprocess.Popen(
+        [sys.executable, "-m", "agent.cli", "serve", "--settings", str(settings)],
+        env={**os.environ, "TWILIO_AUTH_TOKEN": "token"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if steps and steps[0][0] in line:
+                _, text, number = steps.pop(0)
+                settings.write_text(text, "utf-8")
+                process.send_signal(number)
+        assert process.wait() == 0, "".join(lines)
+    text = "".join(lines)
+    assert steps == [], text
+    assert "settings stay as they were" in text
+    assert f"{settings}:3: unknown field agents.desk.greting" in text
+    assert text.index("draining: no more calls") < text.index("\n  stopped\n")
+
+
+def test_check_says_what_is_wrong_and_what_may_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TWILIO_AUTH_TOKEN", "token")
+    path = tmp_path / "settings.yaml"
+    path.write_text("agents:\n  desk:\n    numbers: [+15550100002]\n    hours: {}\n", "utf-8")
+    assert run("check", path) == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[:2] for line in lines] == [
+        [f"{path}:3", "agents.desk.numbers.0"],
+        [f"{path}:4", "agents.desk.hours.time_zone"],
+        [f"{path}:4", "agents.desk.hours.open"],
+    ]
+    path.write_text('agents:\n  desk:\n    numbers: ["+15550100002"]\n', "utf-8")
+    assert run("check", path) == 0
+    out = capsys.readouterr().out
+    assert f"warning: {path}:1: agents: calls to other numbers are refused" in out
+    assert f"{path}: no mistakes" in out
+
+
 def test_the_gateway_does_not_load_what_only_the_models_need() -> None:
     heavy = "{'torch', 'matplotlib', 'openai'}"
     code = f"import sys, telephony.serve; print({heavy} & set(sys.modules))"

@@ -23,10 +23,11 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.transports.base_transport import BaseTransport
 
 from agent.frames import AudioHeardFrame
-from agent.pipeline import SharedModels, run_call
-from agent.settings import AgentSettings
+from agent.pipeline import SharedModels, greeting_request, run_call
+from agent.settings import AgentSettings, SamplingSettings
 from agent.speech.request import TurnRequest
 
+SEEDED = SamplingSettings(temperature=0.5, top_p=0.9, max_new_tokens=99, seed=7)
 RATE = 16_000
 FRAME = 320
 
@@ -264,6 +265,39 @@ async def test_a_call_that_ends_frees_its_session_and_its_tasks(line: Line) -> N
     await during(line, AgentSettings(), script)
     assert line.session.closed >= 1
     assert asyncio.all_tasks() <= before
+
+
+async def test_a_call_that_is_ended_from_outside_says_goodbye_first(
+    models: SharedModels,
+) -> None:
+    phone, session, events = FakePhone(), FakeSession(), Events()
+    phone.mouth.plays = True
+    ending = asyncio.get_running_loop().create_future()
+    settings = AgentSettings(greeting_text="Oak Street Clinic.")
+    call = asyncio.create_task(run_call(phone, session, models, settings, events, ending=ending))
+    await events.wait("answer_finished")
+    ending.set_result("We close now.")
+    async with asyncio.timeout(120):
+        await call
+    assert [request.say for request in session.requests] == ["Oak Street Clinic.", "We close now."]
+    assert session.requests[1].heard_seconds == 2.0
+    assert len(events.named("answer_finished")) == 2
+    assert session.closed >= 1
+
+
+async def test_what_a_call_asks_first_is_known_before(models: SharedModels) -> None:
+    for settings in (
+        AgentSettings(greeting_text="Oak Street.", instructions="Be kind.", sampling=SEEDED),
+        AgentSettings(greeting="Greet the caller in French.", sampling=SEEDED),
+    ):
+        line = Line(models)
+
+        async def script(line: Line = line) -> None:
+            await line.events.wait("heard")
+
+        await during(line, settings, script)
+        assert line.session.requests == [greeting_request(settings)]
+    assert greeting_request(AgentSettings(greeting=None)) is None
 
 
 async def test_silence_is_neither_sent_nor_answered(line: Line) -> None:

@@ -1,5 +1,6 @@
 """The Pipecat service between a fake session and a fake phone."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -323,6 +324,34 @@ async def test_an_ending_call_lets_the_answer_be_made_to_its_end() -> None:
             TTSStoppedFrame,
             EndFrame,
         ]
+
+
+async def test_last_words_take_the_place_of_all_others(call: Call) -> None:
+    await call.send(TTSSpeakFrame("One."), TTSSpeakFrame("Two."))
+    await call.events.wait("answer_started")
+    call.session.says("One.", 1.0)
+    await call.events.wait("first_audio")
+    last = asyncio.create_task(call.service.say_last("Goodbye."))
+    await call.events.until(lambda: bool(call.down.of(InterruptionFrame)))
+    assert not last.done()
+    call.session.ends()
+    await call.heard(0, 0.5, interrupted=True)
+    await last
+    await call.events.wait("answer_started", 2)
+    assert [request.say for request in call.session.requests] == ["One.", "Goodbye."]
+    assert call.session.requests[1].heard_seconds == 0.5
+
+
+async def test_last_words_are_given_up_when_the_caller_cuts_in_first(call: Call) -> None:
+    await call.send(TTSSpeakFrame("One."))
+    await call.events.wait("answer_started")
+    call.session.says("One.", 1.0)
+    await call.events.wait("first_audio")
+    last = asyncio.create_task(call.service.say_last("Goodbye."))
+    await call.events.until(lambda: bool(call.down.of(InterruptionFrame)))
+    await call.starts()
+    await last
+    assert [request.say for request in call.session.requests] == ["One."]
 
 
 async def test_cleanup_in_the_middle_of_an_answer_frees_the_session_once() -> None:

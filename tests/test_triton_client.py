@@ -63,6 +63,7 @@ class FakeReplica:
         self.gate = asyncio.Event()
         self.gate.set()
         self.closed = False
+        self.timing: dict = {}
         self.hushed: list[str] = []
         self.heard: list[dict] = []
 
@@ -88,7 +89,7 @@ class FakeReplica:
             self.log.append((kind, request_id))
         elif "STOP" in inputs:
             self.hushed.append(request_id)
-        return {}
+        return {"TIMING": np.array([json.dumps(self.timing).encode()], dtype=object)}
 
     def stream(self, model, inputs, request_id=""):
         request = json.loads(inputs["REQUEST"][0])
@@ -574,6 +575,24 @@ async def test_one_live_replica_is_enough_to_be_ready(make, replicas):
     replicas["two:2"].dead = {"glm_voice"}
     with pytest.raises(EngineUnavailable, match=r"one:1: model voice_lm.*two:2: model glm_voice"):
         await client.ready()
+
+
+async def test_what_the_replicas_that_live_can_carry_is_added_up(make, replicas):
+    client = make("one:1", "two:2", "three:3")
+    assert client.carries is None
+    await client.ready()
+    assert client.carries is None
+    replicas["one:1"].timing = {"carries": 2.5}
+    replicas["two:2"].timing = {"carries": 4.0}
+    await client.ready()
+    assert client.carries == 6.5
+    replicas["two:2"].dead = {"voice_lm"}
+    await client.ready()
+    assert client.carries == 2.5
+    replicas["one:1"].dead = replicas["three:3"].dead = {"voice_lm"}
+    with pytest.raises(EngineUnavailable):
+        await client.ready()
+    assert client.carries is None
 
 
 @pytest.mark.parametrize("urls", [[], ["localhost"], ["http://localhost:8001"], [":8001"]])

@@ -309,6 +309,9 @@ class DecodingThread:
         if tokens and not state.timing:
             state.timing = {"decoder_queue": begun - job.arrived, "first_audio": now - job.arrived}
         timing = job.piece.timing | state.timing
+        carries = self._schedule.carries()
+        if job.piece.last and carries is not None:
+            timing["carries"] = carries
         job.reply.audio(replace(job.piece, timing=timing), _to_int16(sound))
         state.decoded += tokens
         if len(sound):

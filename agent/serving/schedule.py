@@ -61,6 +61,9 @@ class Schedule(Protocol):
     def measured(self, pieces: int, seconds: float) -> None:
         """So many pieces that were not the first of their answers took so long together."""
 
+    def carries(self) -> float | None:
+        """Answers that can be kept in playback at once without gaps; None where it is not known."""
+
 
 def create_schedule(name: str, lead_seconds: float, max_batch: int) -> Schedule:
     """The schedule ``"deadline"`` or ``"turns"``."""
@@ -97,6 +100,10 @@ class TurnSchedule:
 
     def measured(self, pieces: int, seconds: float) -> None:
         """Turns do not depend on it."""
+
+    def carries(self) -> float | None:
+        """Turns do not know."""
+        return None
 
 
 class DeadlineSchedule:
@@ -152,6 +159,10 @@ class DeadlineSchedule:
         weight = max(1 / self._measurements, _AVERAGE_WEIGHT)
         before = self._cost or 0.0
         self._cost = before + weight * (seconds / pieces - before)
+
+    def carries(self) -> float | None:
+        """As many as the test of demand would let in, if all of them went on for ever."""
+        return _USABLE * PIECE_SECONDS / self._cost if self._cost else None
 
     def _batch(self, slack: float, most: int) -> int:
         """How many to decode together so that the most urgent is still ready in time."""

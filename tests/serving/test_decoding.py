@@ -451,3 +451,15 @@ def test_the_wait_for_the_decoder_is_told(by_deadline, clock):
     decoder.free.set()
     timing = second.get()[0].timing
     assert timing == {"decoder_queue": 0.5, "first_audio": 0.5}
+
+
+def test_the_end_of_an_answer_says_what_the_engine_can_carry(decoder, link):
+    schedule = DeadlineSchedule(3.0)
+    decoding = DecodingThread(decoder, link, schedule, 60.0)
+    decoding.start()
+    piece, _ = submit(decoding, "a", last=True).get()
+    assert "carries" not in piece.timing
+    schedule.measured(1, 0.24)
+    piece, _ = submit(decoding, "b", last=True).get()
+    assert piece.timing["carries"] == pytest.approx(3.0)
+    decoding.shutdown()

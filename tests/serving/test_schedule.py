@@ -224,3 +224,15 @@ def test_a_machine_that_can_carry_them_lets_nobody_wait():
 def test_with_turns_everybody_stutters():
     listeners = simulate(TurnSchedule(), 8)
     assert all(listener.gaps for listener in listeners)
+
+
+def test_what_a_piece_costs_says_how_many_answers_can_be_carried():
+    assert deadline().carries() is None
+    assert deadline(0.24).carries() == pytest.approx(3.0)
+    assert TurnSchedule().carries() is None
+    # As many answers without end as that are let in, and no more.
+    schedule = deadline(PIECE_SECONDS / 4)
+    most = int(schedule.carries())
+    far = [playing(100.0) for _ in range(most)]
+    assert schedule.choose([*far[1:], new()], 0.0).take == [most - 1]
+    assert schedule.choose([*far, new()], 0.0).take == []

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from agent.pipeline import SharedModels, run_call
 from agent.settings import AgentSettings, GatewaySettings
 from agent.tools.building import build_tools
-from telephony.phone_settings import PhoneSettings
+from telephony.agents import Agent, Agents
 from telephony.records import CallRecords
 from telephony.server import create_app, listening
 from telephony.simulator.callee import Callee, Listener, PhoneBook
@@ -122,7 +122,7 @@ async def answering(clock, tmp_path, models, tone, unused_tcp_port):
                 answer,
                 records,
                 engine_ready=ready,
-                phone=PhoneSettings.model_validate(phone),
+                agents=Agents({"agent": Agent.model_validate({"phone": phone})}),
                 clock=clock,
             )
             await stack.enter_async_context(listening(app, "127.0.0.1", unused_tcp_port))
@@ -147,9 +147,9 @@ async def test_what_the_caller_types_is_a_turn_and_not_in_the_record(answering):
 async def test_a_key_silences_the_agent(answering):
     line = await answering([Says(8.0), Says(1.0)])
     trace = await line.typed({2.0: "1#"}, answers=2)
-    first, second = heard(trace)
-    assert first < 3.0
-    assert second == 1.0
+    # Of the first answer's eight seconds, what was heard until then.
+    assert heard(trace) < 4.0
+    assert line.of("interrupted")[0]["turn"] == 0
     assert line.session.requests[1].instruction == "The caller typed 1."
 
 
@@ -254,7 +254,7 @@ async def test_who_is_put_through_in_vain_is_told_so(answering):
     line.twilio.twilio.callees[NURSE] = Callee(outcome="busy")
     trace = await line.call()
     assert [dial.outcome for dial in trace.dials] == ["busy"]
-    assert "nobody can take your call" in trace.said[-1]
+    assert "we cannot take your call" in trace.said[-1]
 
 
 BRIEFED = 'transfer\n{"to": "nurse", "summary": "Needs a prescription."}'
@@ -281,7 +281,7 @@ async def test_a_caller_whom_nobody_takes_stays_with_the_agent(answering, outcom
     line.twilio.twilio.callees[NURSE] = Callee(outcome=outcome)
     trace = await line.typed({}, answers=2)
     assert trace.dials == []
-    assert heard(trace) == [0.5, 1.0]
+    assert heard(trace) == 1.5
     assert "not connected" in (line.session.requests[1].result or "")
     assert len(line.of("transfer_failed")) == 1
     assert line.of("call_ended") == [{"cause": "caller_hung_up"}]

@@ -1,0 +1,57 @@
+"""What callers are told where an agent's settings say nothing else, by language."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """Whole sentences for one language.
+
+    Attributes:
+        busy: Every line is taken.
+        wait: Every line is taken; the caller stays on the phone.
+        closed: Outside opening hours.
+        forward: The caller is connected with another number.
+        apology: The call cannot be answered: the engine, or that other number, does not.
+        nobody: No agent has the number that was called.
+        goodbye: The call ends now though nobody wants it to.
+        waiting: To somebody who is called for a caller, where nothing else is known.
+    """
+
+    busy: str
+    wait: str
+    closed: str
+    forward: str
+    apology: str
+    nobody: str
+    goodbye: str
+    waiting: str
+
+
+ENGLISH = Sentences(
+    busy="All of our lines are busy right now. Please call again in a few minutes. Goodbye.",
+    wait="All of our lines are busy right now. Please hold the line.",
+    closed="We are closed now. Please call again during our opening hours. Goodbye.",
+    forward="One moment please, I am connecting you.",
+    apology="We are sorry, we cannot take your call right now. Please call again later. Goodbye.",
+    nobody="Nobody can be reached at this number. Goodbye.",
+    goodbye="I am sorry, I have to end our call now. Goodbye.",
+    waiting="A caller is waiting for you. I am connecting you.",
+)
+CHINESE = Sentences(
+    busy="现在所有线路都在忙，请过几分钟再打来。再见。",
+    wait="现在所有线路都在忙，请稍等，不要挂断。",
+    closed="现在不在我们的服务时间内，请在服务时间再打来。再见。",
+    forward="请稍等，正在为您转接。",
+    apology="很抱歉，我们现在无法接听您的电话，请稍后再打来。再见。",
+    nobody="您拨打的号码无人接听。再见。",
+    goodbye="很抱歉，我现在必须结束通话了。再见。",
+    waiting="有一位来电者在等您，正在为您接通。",
+)
+
+
+def sentences(language: str) -> Sentences:
+    """The sentences of a language tag such as ``en-US``; English where there are none of it."""
+    return CHINESE if language.lower().split("-")[0] in ("zh", "cmn") else ENGLISH
