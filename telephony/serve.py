@@ -19,6 +19,7 @@ from agent.speech.request import TurnRequest
 from agent.triton import VoiceClient
 from telephony.agents import CallCentre
 from telephony.answering import Answering
+from telephony.outbound.routes import add_outbound_routes
 from telephony.records import CallRecords
 from telephony.server import GATEWAY, create_app, drain, listening
 
@@ -100,11 +101,27 @@ async def serving(settings: CallCentre, progress: Callable[[str], None]) -> Asyn
             agents=settings.staff,
             prepare=answering.prepare,
         )
+        _add_outbound(app, settings)
         url = await stack.enter_async_context(
             listening(app, settings.gateway.host, settings.gateway.port)
         )
         progress(f"gateway listens, voice webhook {url}/voice")
         yield Service(url, settings, app)
+
+
+def _add_outbound(app: web.Application, settings: CallCentre) -> None:
+    """Let calls be made, where the settings say all that takes.
+
+    Raises:
+        ValueError: An agent calls people, but something is missing.
+    """
+    account, token = settings.gateway.account_sid, settings.gateway.read_operator_token()
+    if account is not None and token is not None:
+        add_outbound_routes(app, account, token)
+        return
+    if any(settings.staff[name].outbound is not None for name in settings.staff):
+        missing = "gateway.account_sid" if account is None else "the operators' token"
+        raise ValueError(f"outbound: calls are made with {missing}, which is not set")
 
 
 async def _load_models(progress: Callable[[str], None]) -> SharedModels:
