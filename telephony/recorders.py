@@ -89,7 +89,7 @@ async def recording(
             observer.event("error", message=f"recording: {error}")
             yield None
             return
-        observer.event("recording_started", by="twilio", recording_sid=sid)
+        observer.event("recording", by="twilio", recording_sid=sid)
         yield _AtTwilio(rest, start.account_sid, start.call_sid, observer)
     else:
 
@@ -104,7 +104,7 @@ async def recording(
             failed(error.strerror or str(error))
             yield None
             return
-        observer.event("recording_started", by="gateway", file=name)
+        observer.event("recording", by="gateway", path=str(file.path))
         line.tap = file
         try:
             yield _Here(file)

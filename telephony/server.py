@@ -336,6 +336,8 @@ async def _run_call(gateway: Gateway, live: Live, arrival: Arrival) -> None:
         limit.cancel()
         cause = live.cause()
         if live.recorder is not None:
+            if cause is EndCause.TRANSFERRED and live.telephone is not None:
+                live.recorder.event("call_transferred", to=live.telephone.transferred_to)
             live.recorder.close(cause)
         logger.bind(call_sid=start.call_sid, cause=cause).info("Call ended")
         if arrival.prepared is not None:

@@ -26,7 +26,7 @@ class Telephone:
     Attributes:
         observer: The call's record, masked; what happens on the call belongs in here.
         transport: The line, for the pipeline.
-        transferred: The caller is to be connected with somebody else.
+        transferred_to: The number with which the caller is to be connected, if with any.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Telephone:
         Raises:
             ValueError: A secret is not there.
         """
-        self.transferred = False
+        self.transferred_to: str | None = None
         self._line = line
         self._agent = agent
         self._settings = settings = agent.phone
@@ -152,13 +152,13 @@ class Telephone:
         except PhoneError as error:
             self.observer.event("transfer_failed", message=str(error))
             raise
-        self.transferred = True
+        self.transferred_to = number
 
     def cause(self, cause: EndCause) -> EndCause:
         """Why the agent's part of the call ended, where the line ended so."""
         # Sent on by the REST API, a call leaves its stream as if the caller had hung up.
         left = cause in (EndCause.AGENT_HUNG_UP, EndCause.CALLER_HUNG_UP)
-        return EndCause.TRANSFERRED if self.transferred and left else cause
+        return EndCause.TRANSFERRED if self.transferred_to is not None and left else cause
 
     def close(self) -> None:
         """The call is over."""

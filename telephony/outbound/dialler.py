@@ -206,6 +206,8 @@ class Dialler:
             # It may have ended by itself.
             logger.bind(call_sid=call.sid, code=error.code).warning("A machine could not be left")
             call.outcome = None
+            if live is not None:
+                live.ended_by = None
 
     async def progressed(self, key: str, form: Mapping[str, str]) -> None:
         """A call has got on, or has ended.

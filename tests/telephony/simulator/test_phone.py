@@ -177,9 +177,9 @@ async def test_a_recording_holds_both_sides_and_pauses_for_digits(answering, tmp
     line = await answering([Says(2.0), Says(2.0)], recording=recording)
     trace = await line.typed({4.0: "5", 5.0: "6#"}, answers=2)
     assert trace.said == ["This call is recorded."]
-    (started,) = line.of("recording_started")
+    (begun,) = line.of("recording")
     (ended,) = line.of("recording_ended")
-    audio, rate = soundfile.read(tmp_path / "sound" / started["file"], dtype="int16")
+    audio, rate = soundfile.read(begun["path"], dtype="int16")
     assert len(audio) == round(ended["seconds"] * rate)
     # As it was heard on the phone, but for the silence at the digits.
     agent, phone = audio[:, 1], trace.stream.agent_audio
@@ -187,7 +187,7 @@ async def test_a_recording_holds_both_sides_and_pauses_for_digits(answering, tmp
     assert abs(first - np.flatnonzero(phone)[0]) <= 800
     assert abs(last - np.flatnonzero(phone)[-1]) <= 800
     names = [name for name in line.names() if name.startswith("recording_")]
-    assert names == [f"recording_{what}" for what in ("started", "paused", "resumed", "ended")]
+    assert names == [f"recording_{what}" for what in ("paused", "resumed", "ended")]
 
 
 async def test_twilio_records_and_pauses_for_digits(answering):
