@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="say what is wrong with a file of settings")
     check.add_argument("settings", type=Path, metavar="FILE", help="YAML file, as for serve")
     check.set_defaults(run=_check)
+    _dial_parser(commands.add_parser("dial", help="call a number, or everybody on a list"))
     _simulate_parser(commands.add_parser("simulate", help="place scripted calls and judge them"))
     _loopback_parser(commands.add_parser("loopback-twilio", help="serve Twilio's REST API here"))
 
@@ -107,6 +108,13 @@ def _parser() -> argparse.ArgumentParser:
 def _serve_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--settings", type=Path, help="YAML file (default: defaults only)")
     parser.set_defaults(run=_serve)
+
+
+def _dial_parser(parser: argparse.ArgumentParser) -> None:
+    from telephony.outbound.command import add_arguments
+
+    add_arguments(parser)
+    parser.set_defaults(run=_dial)
 
 
 def _simulate_parser(parser: argparse.ArgumentParser) -> None:
@@ -272,6 +280,12 @@ def _check(options: argparse.Namespace) -> int:
     if not mistakes:
         print(f"{options.settings}: no mistakes")
     return 2 if mistakes else 0
+
+
+def _dial(options: argparse.Namespace) -> int:
+    from telephony.outbound.command import run
+
+    return run(options)
 
 
 def _simulate(options: argparse.Namespace) -> int:

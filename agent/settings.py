@@ -94,6 +94,7 @@ class GatewaySettings(Section):
             Python and uses one. The limit of calls is for all of them together.
         transfer: How a call is sent to somebody else: ``twiml`` (Twilio asks when the agent has
             left) or ``rest`` (Twilio is told by its REST API).
+        account_sid: The Twilio account that calls are made from.
         rest_url: Twilio's REST API.
     """
 
@@ -113,6 +114,7 @@ class GatewaySettings(Section):
     trusted_proxies: tuple[Annotated[str, AfterValidator(_network)], ...] = ()
     workers: int = Field(default=1, ge=1, le=256)
     transfer: Literal["twiml", "rest"] = "twiml"
+    account_sid: str | None = Field(default=None, pattern=r"^AC[0-9a-fA-F]{32}$")
     rest_url: str = "https://api.twilio.com"
 
     @model_validator(mode="after")

@@ -55,6 +55,8 @@ class Arrival:
         agent_name: Who answers it.
         agent: As its settings were when the call came.
         arrived: When that was, in seconds of the gateway's clock.
+        caller: The number that calls.
+        called: The number that is called.
         waited: It had to wait for its place.
         told: When it last heard that it has to wait.
         recorder: Its record, where there was something to write.
@@ -65,6 +67,8 @@ class Arrival:
     agent_name: str
     agent: Agent
     arrived: float
+    caller: str = ""
+    called: str = ""
     waited: bool = False
     told: float | None = None
     recorder: CallRecorder | None = None
@@ -116,12 +120,13 @@ class Reception:
         self._prepare = prepare
         self._arrivals: dict[str, Arrival] = {}
 
-    async def receive(self, call_sid: str, called: str) -> str:
+    async def receive(self, call_sid: str, called: str, caller: str = "") -> str:
         """Decide what a call does next.
 
         Args:
             call_sid: The call.
             called: The number that it called.
+            caller: The number that calls.
 
         Returns:
             TwiML.
@@ -141,8 +146,20 @@ class Reception:
                     return await self._turn_away(call_sid, arrival, "closed", outside.say, onward)
                 name = outside.agent
                 agent = self.agents[name]
-            arrival = Arrival(name, agent, self._clock.time())
+            arrival = Arrival(name, agent, self._clock.time(), caller=caller, called=called)
         return await self._admit(call_sid, arrival)
+
+    async def made(self, call_sid: str, arrival: Arrival) -> str:
+        """Decide what a call does next that was made from here, and has been answered.
+
+        Args:
+            call_sid: The call.
+            arrival: Who made it.
+
+        Returns:
+            TwiML.
+        """
+        return await self._admit(call_sid, self._arrivals.get(call_sid, arrival))
 
     async def leave(self, call_sid: str, cause: str) -> None:
         """Forget a call whose socket has not opened and will not."""
@@ -184,6 +201,9 @@ class Reception:
             return webhooks.hang_up_twiml()
         logger.bind(call_sid=call_sid, status=status).warning("A call was forwarded in vain")
         self._write(call_sid, None, "forward_failed", "refused", status=status)
+        sorry = self._transfers.in_vain_twiml(call_sid)
+        if sorry:
+            return sorry
         name = self.agents.answering(called)
         agent = Agent() if name is None else self.agents[name]
         return webhooks.refusal_twiml(agent.sentences.apology, agent.language)
@@ -224,11 +244,18 @@ class Reception:
             return webhooks.hang_up_twiml()
         if arrival.prepared is None and not self._switchboard.shared:
             arrival.prepared = self._prepare(agent)
+        sounds = agent.phone.recording
         return webhooks.connect_twiml(
             webhooks.websocket_url(self._url(""), "/media"),
-            {webhooks.TOKEN_PARAMETER: token},
+            {
+                webhooks.TOKEN_PARAMETER: token,
+                "caller": arrival.caller,
+                "called": arrival.called,
+            },
             status_url=self._url("/status"),
             next_url=self._url("/next") if self._transfers.are_asked_for(agent) else None,
+            consent=sounds.consent if sounds is not None else None,
+            language=agent.language,
         )
 
     def _wait(self, call_sid: str, arrival: Arrival, ahead: int) -> str:
@@ -262,7 +289,10 @@ class Reception:
         if number is not None:
             self._write(call_sid, arrival, "call_forwarded", "forwarded", **fields)
             return webhooks.dial_twiml(
-                number, self._url("/forwarded"), say or sentences.forward, language
+                number,
+                self._url("/forwarded"),
+                sentence=say or sentences.forward,
+                language=language,
             )
         self._write(call_sid, arrival, "call_refused", "refused", **fields)
         ours = {"closed": sentences.closed, "engine": sentences.apology}

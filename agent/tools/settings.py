@@ -144,12 +144,18 @@ class TransferSettings(_Tool):
     Attributes:
         destinations: Telephone numbers (E.164) by what the model calls them; it never sees a
             number.
-        timeout: As elsewhere, the last words included.
+        timeout: As elsewhere, the last words included, and where it is warm the ringing and what
+            is said to whoever answers.
+        warm: The agent stays with the caller until somebody has answered and been told what it is
+            about, and goes on if nobody does.
+        asks_summary: Have the model say what it is about, for whoever takes the call.
     """
 
     kind: Literal["transfer"]
     name: str = Field(default="transfer", pattern=_NAME)
-    timeout: float = Field(default=60.0, gt=0)
+    timeout: float = Field(default=90.0, gt=0)
+    warm: bool = False
+    asks_summary: bool = False
     destinations: dict[str, PhoneNumber] = Field(min_length=1)
 
 
@@ -158,6 +164,25 @@ class SendDigitsSettings(_Tool):
 
     kind: Literal["send_digits"]
     name: str = Field(default="send_digits", pattern=_NAME)
+
+
+class TakeDigitsSettings(_Tool):
+    """Waits for what the caller types; nothing is recorded meanwhile.
+
+    Attributes:
+        wait_secs: So long for the first key, once the agent has asked.
+        longest: So many keys are enough; None: as ``phone.keypad`` says.
+        secret: The model is told only how many keys there were; a Python function that is a tool
+            gets them (``Call.typed``).
+        timeout: As elsewhere, the agent's words and all keys included.
+    """
+
+    kind: Literal["take_digits"]
+    name: str = Field(default="take_digits", pattern=_NAME)
+    wait_secs: float = Field(default=15.0, gt=0)
+    longest: int | None = Field(default=None, ge=1, le=64)
+    secret: bool = False
+    timeout: float = Field(default=90.0, gt=0)
 
 
 class TakeMessageSettings(_Tool):
@@ -199,6 +224,7 @@ ToolSettings: TypeAlias = Annotated[
     | HangUpSettings
     | TransferSettings
     | SendDigitsSettings
+    | TakeDigitsSettings
     | TakeMessageSettings
     | LookUpSettings,
     Field(discriminator="kind"),

@@ -164,9 +164,10 @@ class Twilio:
 
 
 def token_of(twiml):
-    (parameter,) = twiml.iter("Parameter")
-    assert parameter.get("name") == webhooks.TOKEN_PARAMETER
-    return parameter.get("value")
+    values = {
+        parameter.get("name"): parameter.get("value") for parameter in twiml.iter("Parameter")
+    }
+    return values[webhooks.TOKEN_PARAMETER]
 
 
 @pytest.fixture

@@ -205,7 +205,11 @@ class House:
         at = at or self
         async with self.post("/voice", {"CallSid": call_sid, "To": "+15550100002"}) as response:
             twiml = ElementTree.fromstring(await response.text())
-        (token,) = (one.get("value") for one in twiml.iter("Parameter"))
+        (token,) = (
+            one.get("value")
+            for one in twiml.iter("Parameter")
+            if one.get("name") == TOKEN_PARAMETER
+        )
         async with (
             ClientSession(headers=self.socket_signature()) as client,
             client.ws_connect(at.url("/media"), autoclose=False) as socket,

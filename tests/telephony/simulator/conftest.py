@@ -80,8 +80,6 @@ class FastClock:
                 if not future.done():
                     self.now = max(self.now, deadline)
                     future.set_result(None)
-            else:
-                await asyncio.sleep(0.001)
 
     async def _is_due(self):
         """Whether nothing comes up before a sleeper for whom much time would pass."""
