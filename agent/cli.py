@@ -106,7 +106,9 @@ def _simulate_parser(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--via", help="http://host:port to connect to instead of --url's host")
     parser.add_argument(
-        "--records", type=Path, help="with --url: the gateway's records_dir, for text and timing"
+        "--records",
+        metavar="URL|FILE",
+        help="with --url: the gateway's database, or a file *.jsonl, for text and timing",
     )
     parser.add_argument("--settings", type=Path, help="without --url: the gateway's YAML file")
     parser.add_argument(

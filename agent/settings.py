@@ -9,20 +9,17 @@ never in the YAML file: it comes from ``TWILIO_AUTH_TOKEN`` or from ``gateway.au
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
+
+from agent.record_settings import RecordSettings
+from agent.section import Section
 
 ENVIRONMENT_PREFIX = "GLM_VOICE_"
 AUTH_TOKEN_VARIABLE = "TWILIO_AUTH_TOKEN"
 SHIPPED_CHECKPOINT = Path(__file__).parent / "nano" / "checkpoint"
-
-
-class Section(BaseModel):
-    """A group of settings; a field it does not know is an error, not a silent typo."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class TritonSettings(Section):
@@ -59,7 +56,6 @@ class GatewaySettings(Section):
             are checked against it. None while the address is not known before listening (loopback).
         auth_token_file: File that holds Twilio's auth token and nothing else.
         auth_token: The token itself, from the environment.
-        records_dir: Where each call's record is appended, one JSON object a line.
         max_calls: Calls answered at once; further ones are told the line is busy.
     """
 
@@ -68,7 +64,6 @@ class GatewaySettings(Section):
     public_base_url: str | None = None
     auth_token_file: Path | None = None
     auth_token: SecretStr | None = None
-    records_dir: Path = Path("records")
     max_calls: int = Field(default=8, ge=1)
 
     @model_validator(mode="after")
@@ -173,6 +168,10 @@ class AgentSettings(Section):
         vad: When the caller counts as speaking.
         turn: When the caller's turn is over.
         transcribe: Ask the model for the caller's words too, where the checkpoint can tell them.
+        redact: What is masked in the record before it is written: runs of digits, card numbers,
+            identity numbers (docs/records.md).
+        private_arguments: Arguments of tools, such as ``name`` or ``who.name``, whose values are
+            masked wherever the record has them.
     """
 
     greeting: str | None = "Greet the caller."
@@ -182,6 +181,8 @@ class AgentSettings(Section):
     vad: VADSettings = VADSettings()
     turn: TurnSettings = TurnSettings()
     transcribe: bool = True
+    redact: tuple[Literal["digits", "cards", "ids"], ...] = ()
+    private_arguments: tuple[str, ...] = ()
 
 
 class Settings(Section):
@@ -189,6 +190,7 @@ class Settings(Section):
 
     triton: TritonSettings = TritonSettings()
     gateway: GatewaySettings = GatewaySettings()
+    records: RecordSettings = RecordSettings()
     agent: AgentSettings = AgentSettings()
 
 

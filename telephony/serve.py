@@ -15,7 +15,7 @@ from agent.replica import EngineUnavailable
 from agent.settings import Settings
 from agent.speech.request import TurnRequest
 from agent.triton import VoiceClient
-from telephony.records import CallRecords
+from telephony.records import CallRecords, Redaction
 from telephony.server import PhoneCall, create_app, listening
 from telephony.transport import PhoneTransport
 
@@ -44,7 +44,7 @@ async def serving(settings: Settings, progress: Callable[[str], None]) -> AsyncI
         OSError: The address cannot be listened on.
     """
     settings.gateway.read_auth_token()
-    records = CallRecords(settings.gateway.records_dir)
+    records = CallRecords(settings.records)
     async with AsyncExitStack() as stack:
         loading = asyncio.create_task(_load_models(progress))
         try:
@@ -61,7 +61,14 @@ async def serving(settings: Settings, progress: Callable[[str], None]) -> AsyncI
             session = client.session()
             await run_call(transport, session, models, settings.agent, call.observer)
 
-        app = create_app(settings.gateway, answer_call, records, engine_ready=client.ready)
+        redaction = Redaction(frozenset(settings.agent.redact), settings.agent.private_arguments)
+        app = create_app(
+            settings.gateway,
+            answer_call,
+            records,
+            engine_ready=client.ready,
+            redaction=redaction,
+        )
         url = await stack.enter_async_context(
             listening(app, settings.gateway.host, settings.gateway.port)
         )

@@ -25,7 +25,8 @@ from telephony.clock import Clock, SystemClock
 from telephony.engine_health import EngineHealth
 from telephony.line import EndCause, PhoneLine
 from telephony.media_streams import CloseCode, ProtocolError
-from telephony.records import CallRecorder, CallRecords
+from telephony.records import CallRecorder, CallRecords, Redaction
+from telephony.records.keeping import keeping
 from telephony.switchboard import LineBusyError, Switchboard
 from telephony.transport import PhoneTransport
 
@@ -69,6 +70,8 @@ class Gateway:
 
     Attributes:
         public_base_url: scheme and host as Twilio sees them; None until it is known.
+        redaction: what is masked in the records.
+        arriving: the records of calls whose socket has not opened.
     """
 
     answer_call: AnswerCall
@@ -78,7 +81,9 @@ class Gateway:
     switchboard: Switchboard
     clock: Clock
     public_base_url: str | None
+    redaction: Redaction
     live: dict[str, _Live] = field(default_factory=dict)
+    arriving: dict[str, CallRecorder] = field(default_factory=dict)
 
     def url(self, path: str) -> str:
         """The public address of a path.
@@ -101,6 +106,7 @@ def create_app(
     *,
     engine_ready: Callable[[], Awaitable[None]],
     clock: Clock | None = None,
+    redaction: Redaction | None = None,
 ) -> web.Application:
     """Build the gateway.
 
@@ -111,6 +117,7 @@ def create_app(
         records: where calls are recorded.
         engine_ready: returns if the engine can answer a call, raises if it cannot.
         clock: paces the calls' audio and ages tokens.
+        redaction: what is masked in the records; None: nothing.
 
     Raises:
         ValueError: if there is no auth token.
@@ -125,12 +132,13 @@ def create_app(
         switchboard=Switchboard(settings.max_calls, clock),
         clock=clock,
         public_base_url=settings.public_base_url,
+        redaction=redaction or Redaction(),
     )
     app.router.add_post("/voice", _voice)
     app.router.add_get("/media", _media)
     app.router.add_post("/status", _status)
     app.router.add_get("/health", _health)
-    app.on_startup.append(_end_unfinished_records)
+    app.cleanup_ctx.append(lambda app: keeping(records))
     app.on_shutdown.append(_hang_up_all)
     return app
 
@@ -161,17 +169,21 @@ async def listening(app: web.Application, host: str, port: int) -> AsyncIterator
 
 async def _voice(request: web.Request) -> web.Response:
     gateway = request.app[GATEWAY]
-    call_sid = (await _signed_form(gateway, request)).get("CallSid")
+    form = await _signed_form(gateway, request)
+    call_sid = form.get("CallSid")
     if not call_sid:
         raise web.HTTPBadRequest(text="CallSid: expected the call's identifier\n")
+    _begin_record(gateway, call_sid, form)
     try:
         token = gateway.switchboard.admit(call_sid)
     except LineBusyError:
         logger.bind(call_sid=call_sid).warning("Call refused: no line is free")
+        _end_record(gateway, call_sid, "busy")
         return _twiml(webhooks.refusal_twiml(webhooks.BUSY))
     if not await gateway.engine.reachable():
         gateway.switchboard.release(call_sid)
         logger.bind(call_sid=call_sid).error("Call refused: the engine is not reachable")
+        _end_record(gateway, call_sid, "engine_unreachable")
         return _twiml(webhooks.refusal_twiml(webhooks.APOLOGY))
     return _twiml(
         webhooks.connect_twiml(
@@ -194,6 +206,7 @@ async def _status(request: web.Request) -> web.Response:
             await live.line.hang_up(EndCause.CALLER_HUNG_UP)
         else:
             gateway.switchboard.release(call_sid)
+            _end_record(gateway, call_sid, EndCause.CALLER_HUNG_UP)
     return web.Response(status=204)
 
 
@@ -240,7 +253,9 @@ async def _run_call(gateway: Gateway, line: PhoneLine) -> None:
     start = line.start
     recorder: CallRecorder | None = None
     try:
-        recorder = gateway.records.open(start.call_sid)
+        recorder = gateway.arriving.pop(start.call_sid, None) or _new_record(
+            gateway, start.call_sid, {}
+        )
         recorder.event("call_started", call_sid=start.call_sid)
         logger.bind(call_sid=start.call_sid).info("Call started")
         call = PhoneCall(start.call_sid, start.stream_sid, start.account_sid, recorder)
@@ -258,13 +273,40 @@ async def _run_call(gateway: Gateway, line: PhoneLine) -> None:
         logger.bind(call_sid=start.call_sid, cause=cause).info("Call ended")
 
 
-async def _end_unfinished_records(app: web.Application) -> None:
-    app[GATEWAY].records.end_unfinished()
+def _new_record(gateway: Gateway, call_sid: str, form: Mapping[str, str]) -> CallRecorder:
+    return gateway.records.open(
+        call_sid,
+        caller=form.get("From"),
+        called=form.get("To"),
+        account_sid=form.get("AccountSid"),
+        redaction=gateway.redaction,
+    )
+
+
+def _begin_record(gateway: Gateway, call_sid: str, form: Mapping[str, str]) -> None:
+    """Begin the record of a call that comes, unless its webhook is repeated."""
+    for sid in [sid for sid in gateway.arriving if not gateway.switchboard.is_expected(sid)]:
+        if sid != call_sid:
+            _end_record(gateway, sid, "never_connected")
+    if call_sid in gateway.arriving or call_sid in gateway.live:
+        return
+    try:
+        gateway.arriving[call_sid] = _new_record(gateway, call_sid, form)
+    except ValueError as error:
+        raise web.HTTPBadRequest(text=f"{error}\n") from error
+
+
+def _end_record(gateway: Gateway, call_sid: str, cause: str) -> None:
+    recorder = gateway.arriving.pop(call_sid, None)
+    if recorder is not None:
+        recorder.close(cause)
 
 
 async def _hang_up_all(app: web.Application) -> None:
     gateway = app[GATEWAY]
     gateway.switchboard.draining = True
+    for call_sid in list(gateway.arriving):
+        _end_record(gateway, call_sid, EndCause.SHUTDOWN)
     live = list(gateway.live.values())
     await asyncio.gather(
         *(

@@ -80,6 +80,11 @@ class Switchboard:
         self._live.add(call_sid)
         return True
 
+    def is_expected(self, call_sid: str) -> bool:
+        """Whether a place is kept for a call whose socket has not opened."""
+        expected = self._expected.get(call_sid)
+        return expected is not None and expected.until > self._clock.time()
+
     def release(self, call_sid: str) -> None:
         """Free the place of a call, whether its socket had opened or not."""
         self._expected.pop(call_sid, None)
