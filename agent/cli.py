@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _serve_parser(commands.add_parser("serve", help="answer calls until stopped"))
     _simulate_parser(commands.add_parser("simulate", help="place scripted calls and judge them"))
+    _calls_parser(commands.add_parser("calls", help="look at the records of calls, erase them"))
     _loopback_parser(commands.add_parser("loopback-twilio", help="serve Twilio's REST API here"))
 
     _train_parser(commands.add_parser("train", help="train a part from data, or fine-tune it"))
@@ -133,6 +134,13 @@ def _simulate_parser(parser: argparse.ArgumentParser) -> None:
     reports.add_argument("--html", type=Path, metavar="FILE", help="(default: DIR/report.html)")
     reports.add_argument("--json", type=Path, metavar="FILE", help="(default: DIR/report.json)")
     parser.set_defaults(run=_simulate)
+
+
+def _calls_parser(parser: argparse.ArgumentParser) -> None:
+    from telephony.calls import add_arguments
+
+    add_arguments(parser)
+    parser.set_defaults(run=_calls)
 
 
 def _loopback_parser(parser: argparse.ArgumentParser) -> None:
@@ -213,6 +221,12 @@ def _simulate(options: argparse.Namespace) -> int:
         return rehearse(paths, outputs, settings, plan=plan)
     token = options.auth_token or os.environ.get(AUTH_TOKEN_VARIABLE, "")
     return simulate(paths, options.url, token, outputs, options.records, plan=plan, via=options.via)
+
+
+def _calls(options: argparse.Namespace) -> int:
+    from telephony.records.command import run
+
+    return run(options)
 
 
 def _loopback(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""The signature of the requests that we make: whoever gets one can tell that it is ours, and new."""
+"""The signature of our requests: whoever gets one can tell that it is ours, and new."""
 
 import hashlib
 import hmac

@@ -1,4 +1,4 @@
-"""Delivers notices to webhooks: signed, tried again for a while, then laid with the dead letters."""
+"""Delivers notices to webhooks: signed, tried again for a while, then a dead letter."""
 
 from __future__ import annotations
 

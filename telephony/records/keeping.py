@@ -21,7 +21,11 @@ async def keeping(records: CallRecords) -> AsyncIterator[None]:
     delivering: asyncio.Task[None] | None = None
     if delivery is not None:
         loop, wake = asyncio.get_running_loop(), delivery.wake
-        records.noticed = lambda: loop.call_soon_threadsafe(wake)
+
+        def noticed() -> None:
+            loop.call_soon_threadsafe(wake)
+
+        records.noticed = noticed
         delivering = asyncio.create_task(delivery.run())
     try:
         yield

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, text
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 _LOCK = 0x676C6D
 """PostgreSQL's advisory lock of whoever migrates; SQLite has one writer at a time anyhow."""
@@ -23,6 +24,10 @@ def migrate(engine: Engine) -> None:
         ValueError: The tables are of a newer version than this one.
         sqlalchemy.exc.SQLAlchemyError: The database cannot be reached, or refuses.
     """
+    # Slow to import, and most of what uses the records never migrates.
+    from alembic import command
+    from alembic.util import CommandError
+
     with engine.begin() as connection:
         if engine.dialect.name == "postgresql":
             connection.execute(text("SET LOCAL statement_timeout = 0"))
@@ -34,6 +39,8 @@ def migrate(engine: Engine) -> None:
 
 
 def _config(connection: Connection) -> Config:
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
     config.set_main_option("path_separator", "os")
