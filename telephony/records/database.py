@@ -33,7 +33,7 @@ def database_url(records: str) -> URL:
         return URL.create("sqlite", database=records)
     try:
         url = make_url(records)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise ValueError("records: not an address of a database, DIALECT://...") from None
     if url.drivername in ("postgresql", "postgres"):
         url = url.set(drivername="postgresql+psycopg")
@@ -105,9 +105,9 @@ def upsert(
     key = [column.name for column in table.primary_key]
     changed = {name: insert.excluded[name] for name in values[0] if replace(name)}
     if changed:
-        connection.execute(insert.on_conflict_do_update(key, set_=changed), values)
+        connection.execute(insert.on_conflict_do_update(index_elements=key, set_=changed), values)
     else:
-        connection.execute(insert.on_conflict_do_nothing(key), values)
+        connection.execute(insert.on_conflict_do_nothing(index_elements=key), values)
 
 
 def in_pieces(items: Sequence[str], size: int = 500) -> Iterable[Sequence[str]]:

@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 from loguru import logger
 from sqlalchemy import Engine
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from agent.record_settings import NoticeSettings
@@ -201,10 +201,10 @@ class Writer:
         # No message of an error is logged: it may hold what a caller said.
         try:
             work()
-        except (OperationalError, InterfaceError, PoolTimeoutError, OSError) as error:
-            self._is_lost(error)
-            return _Outcome.LOST
         except Exception as error:
+            if _is_away(error):
+                self._is_lost(error)
+                return _Outcome.LOST
             logger.bind(error=type(error).__name__).error("Records: the database refuses")
             return _Outcome.REFUSED
         return _Outcome.DONE
@@ -244,7 +244,9 @@ class Writer:
         """
         try:
             migrate(self._engine)
-        except (SQLAlchemyError, OSError) as error:
+        except Exception as error:
+            if not _is_away(error):
+                raise
             self._is_lost(error)
             return
         self._ready = self._attempt(partial(self._beside, self._engine)) is _Outcome.DONE
@@ -258,7 +260,10 @@ class Writer:
         if time.monotonic() < self._retry_at and not now:
             return
         if not self._ready:
-            self._reach()
+            try:
+                self._reach()
+            except Exception as error:
+                self._is_lost(error)
         while self._ready:
             entries, size = self._spill.read()
             if not self._take_in(entries):
@@ -284,3 +289,9 @@ class Writer:
             if not self._take_in(entries):
                 break
             logger.bind(file=path.name, entries=len(entries)).info("Records: taken in")
+
+
+def _is_away(error: Exception) -> bool:
+    """Whether an error is of the database or the way to it, and not of what was to be written."""
+    gone = isinstance(error, DBAPIError) and error.connection_invalidated
+    return gone or isinstance(error, (OperationalError, PoolTimeoutError, OSError))
