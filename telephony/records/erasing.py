@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -76,8 +77,9 @@ def wipe_traces(engine: Engine) -> None:
     PostgreSQL's vacuum does its part by itself.
     """
     if engine.dialect.name == "sqlite":
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        # Not within a transaction, which SQLAlchemy would begin.
+        with contextlib.closing(engine.raw_connection()) as connection:
+            connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _some(connection: Connection, condition: ColumnElement[bool]) -> Sequence[Any]:

@@ -66,8 +66,10 @@ class Redactor:
     def settled(self, text: str) -> int:
         """How many characters of a text that is still growing can be masked by themselves."""
         limit = settled(text)
-        if letters := _LETTERS_AT_END.search(text):
-            limit = min(limit, letters.start())
+        # Letters that the digits behind them would belong to.
+        for end in (len(text), limit):
+            if letters := _LETTERS_AT_END.search(text[:end]):
+                limit = min(limit, letters.start())
         for value in self._values:
             for length in range(1, len(value)):
                 if text[:limit].lower().endswith(value[:length].lower()):

@@ -44,18 +44,6 @@ def print_call(call: Row, turns: Sequence[Row], tools: Sequence[Row]) -> None:
         if at is not None:
             lines.append((at, len(lines), f"  {_clock(at - begin)}  {text}"))
 
-    for turn in turns:
-        said = turn["caller_text"]
-        if turn["decided_at"] is not None:
-            started = turn["caller_started_at"] or turn["decided_at"]
-            add(started, f"caller  {_plain(said) if said else '(speaks)'}")
-        spoke = turn["first_audio_at"] or turn["started_at"]
-        add(spoke, f"agent   {_plain(turn['agent_text'] or '(nothing)')}")
-        if turn["interrupted_at"] is not None:
-            heard = _plain(turn["heard_text"] or "nothing")
-            add(turn["interrupted_at"], f"        interrupted; heard: {heard}")
-        if delay := _delay(turn):
-            add(spoke, f"        {delay}")
     for tool in tools:
         arguments = json.dumps(tool["arguments"], ensure_ascii=False)
         add(tool["called_at"], f"tool    {tool['name']} {_plain(arguments)}")
@@ -63,6 +51,18 @@ def print_call(call: Row, turns: Sequence[Row], tools: Sequence[Row]) -> None:
         add(
             tool["returned_at"], f"        {'failed: ' if tool['error'] else '= '}{_plain(outcome)}"
         )
+    for turn in turns:
+        said = turn["caller_text"]
+        if turn["decided_at"] is not None:
+            started = turn["caller_started_at"] or turn["decided_at"]
+            add(started, f"caller  {_plain(said) if said else '(speaks)'}")
+        spoke = turn["first_audio_at"] or turn["started_at"]
+        add(spoke, f"agent   {_plain(turn['agent_text'] or '(nothing)')}")
+        if delay := _delay(turn):
+            add(spoke, f"        {delay}")
+        if turn["interrupted_at"] is not None:
+            heard = _plain(turn["heard_text"] or "nothing")
+            add(turn["interrupted_at"], f"        interrupted; heard: {heard}")
     print()
     for _, _, line in sorted(lines):
         print(line)

@@ -6,6 +6,7 @@ a file (:mod:`telephony.records.spill`) and are taken in from there, in order, o
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -120,16 +121,16 @@ class Writer:
     def stop(self, timeout: float) -> None:
         """Write what has been put, and stop; what the database does not take in time is kept."""
         self._stopping.set()
-        try:
-            self._queue.put(None, timeout=timeout)
-        except queue.Full:
-            logger.error("Records: the writer does not stop")
-        self._thread.join(timeout)
+        if self._thread.is_alive():
+            with contextlib.suppress(queue.Full):
+                self._queue.put(None, timeout=timeout)
+            self._thread.join(timeout)
         rest: list[Entry] = []
-        while self._thread.is_alive() and not self._queue.empty():
-            asked = self._queue.get_nowait()
-            if isinstance(asked, Entry):
-                rest.append(asked)
+        with contextlib.suppress(queue.Empty):
+            while True:
+                asked = self._queue.get_nowait()
+                if isinstance(asked, Entry):
+                    rest.append(asked)
         if rest:
             self._keep(rest)
         self._spill.close()
