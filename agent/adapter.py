@@ -1,7 +1,8 @@
 """Pipecat's context as GLM-4-Voice takes it.
 
 The model keeps its own history, in tokens. All it takes from the context is a typed message at the
-end: an instruction to answer. It has no format for tools.
+end, an instruction to answer, and the tools that the context offers. Results of tools go to the
+model by another way, as soon as they are there (agent.tool_calls).
 
 Having an adapter of its own also keeps Pipecat from loading its default one, and with it an SDK of
 a remote API, for a second when the first call comes.
@@ -11,6 +12,7 @@ from typing import Any, TypedDict
 
 from pipecat.adapters.llm.base_llm_adapter import BaseLLMAdapter
 from pipecat.adapters.llm.schemas.tools_schema import ToolsSchema
+from pipecat.processors.aggregators import async_tool_messages
 from pipecat.processors.aggregators.llm_context import LLMContext, standard_message_text
 
 _TYPED_ROLES = ("user", "developer", "system")
@@ -46,11 +48,13 @@ class GLMVoiceAdapter(BaseLLMAdapter[Invocation]):  # type: ignore[no-untyped-ca
         last = messages[-1] if messages else None
         if not isinstance(last, dict) or last["role"] not in _TYPED_ROLES:
             return Invocation(instruction=None, message=last)
+        if async_tool_messages.parse_message(last) is not None:
+            return Invocation(instruction=None, message=last)
         return Invocation(instruction=standard_message_text(last).strip() or None, message=last)
 
     def to_provider_tools_format(self, tools_schema: ToolsSchema) -> list[Any]:
-        """No tools: the model has no format for them."""
-        return []
+        """GLM-4's descriptions of functions."""
+        return [function.to_default_dict() for function in tools_schema.standard_tools]
 
     def get_messages_for_logging(self, context: LLMContext) -> list[dict[str, Any]]:
         """Roles and lengths: what was said on a call does not belong in a log."""

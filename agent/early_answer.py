@@ -6,9 +6,9 @@ answer is thrown away and nobody ever hears of it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agent.conversation import SpeechSession
 from agent.events import CallObserver
@@ -76,7 +76,7 @@ class EarlyAnswers:
         self,
         session: SpeechSession,
         observer: CallObserver,
-        run: Callable[[Coroutine[Any, Any, None], str], None],
+        run: Callable[[Awaitable[None], str], None],
         clock: Callable[[], float],
     ):
         """Begin with none.

@@ -12,7 +12,9 @@ class CallObserver(Protocol):
     greeting is turn 0. Names and their fields:
 
     ================== ================================================================
-    call_started       call_sid
+    call_offered       call_sid, direction, and as far as known caller, called, agent: its webhook
+                       has come, or we dial it
+    call_started       call_sid: its media stream is open
     caller_speech_started
     caller_speech_stopped  (by the VAD, which waits a moment to be sure)
     turn_decided       the caller's turn is over and will be answered; turn
@@ -28,6 +30,8 @@ class CallObserver(Protocol):
     heard              turn, text: what the caller heard of the answer, once that is settled
     tool_call          turn, name, arguments (an object), call_id: the agent calls a tool
     tool_result        turn, call_id, and result or, where the tool failed, error (a text)
+    call_transferred   to: the number with which the caller is connected
+    recording          path: the file with the call's sound
     error              message, and the turn where there is one
     call_ended         cause
     ================== ================================================================

@@ -26,6 +26,7 @@ class Answer:
         text: The text made so far.
         audio_seconds: Seconds of audio made so far.
         spoken: It answers what the caller said, not a typed instruction.
+        aside: It fills a silence; neither the context nor the model keeps it.
         started: The model was asked for it.
         opened: Its beginning went down the pipeline.
         token_seen: The engine has reported its first token.
@@ -41,6 +42,7 @@ class Answer:
     text: str = ""
     audio_seconds: float = 0.0
     spoken: bool = False
+    aside: bool = False
     started: bool = False
     opened: bool = False
     token_seen: bool = False
@@ -79,9 +81,9 @@ class AnswerHistory:
         """Answers that are still being made or played, oldest first."""
         return list(self._open.values())
 
-    def begin(self) -> Answer:
-        """Open the next answer."""
-        answer = Answer(self._turns)
+    def begin(self, aside: bool = False) -> Answer:
+        """Open the next answer; ``aside`` for one that nobody keeps."""
+        answer = Answer(self._turns, aside=aside)
         self._turns += 1
         self._open[answer.id] = answer
         return answer
@@ -103,7 +105,8 @@ class AnswerHistory:
             As :meth:`edit`, of the answer before it.
         """
         edit = self.edit()
-        self._last_started = answer
+        if not answer.aside:
+            self._last_started = answer
         answer.started = True
         return edit
 
@@ -161,6 +164,8 @@ class AnswerHistory:
         self._open.pop(answer.id, None)
 
     def _write(self, answer: Answer) -> None:
+        if answer.aside:
+            return
         if answer.message is not None:
             answer.message["content"] = answer.heard
         elif answer.heard:

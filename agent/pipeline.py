@@ -6,6 +6,8 @@ Everything at the caller's side of the service runs at 16 kHz: smart-turn misjud
 8 kHz when it got there, silently.
 """
 
+from collections.abc import Sequence
+
 from loguru import logger
 from pipecat.frames.frames import Frame, LLMMessagesAppendFrame, TTSSpeakFrame
 from pipecat.pipeline.pipeline import Pipeline
@@ -25,6 +27,8 @@ from agent.conversation import AGENT_RATE, CALLER_RATE, SpeechSession
 from agent.events import CallObserver
 from agent.service import GLMVoiceService
 from agent.settings import AgentSettings
+from agent.tools.call import Phone
+from agent.tools.tool import Tool
 from agent.turn_models import Pauses, SharedModels
 
 __all__ = ["SharedModels", "run_call"]
@@ -39,6 +43,8 @@ async def run_call(
     models: SharedModels,
     settings: AgentSettings,
     observer: CallObserver,
+    tools: Sequence[Tool] = (),
+    phone: Phone | None = None,
 ) -> None:
     """Answer one call until it ends.
 
@@ -49,9 +55,13 @@ async def run_call(
         models: The process's turn detection models.
         settings: How the agent greets, samples and takes turns.
         observer: Told what happens, as it happens.
+        tools: What the agent may do (``settings.tools``, built).
+        phone: The telephone, for tools that need it.
     """
     context = LLMContext()
-    service = GLMVoiceService(session, context=context, settings=settings, observer=observer)
+    service = GLMVoiceService(
+        session, context=context, settings=settings, observer=observer, tools=tools, phone=phone
+    )
     early = settings.turn.early_secs
     pauses = None if early is None else Pauses(early, service.caller_pauses)
     aggregators = LLMContextAggregatorPair(

@@ -1,55 +1,16 @@
 """How calls are recorded, and who is told of them: ``records`` in the settings."""
 
-import ipaddress
-import os
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, model_validator
 
+from agent.outgoing import Secret, check_address
 from agent.section import Section
 
 Notice = Literal["call_started", "call_transferred", "call_ended"]
 """What a webhook can be told of."""
 ALL_NOTICES: tuple[Notice, ...] = ("call_started", "call_transferred", "call_ended")
-
-
-class Secret(Section):
-    """A value that does not belong in a file of settings.
-
-    Attributes:
-        env: Variable of the environment that holds it.
-        file: File that holds it and nothing else, in place of ``env``.
-    """
-
-    env: str | None = None
-    file: Path | None = None
-
-    @model_validator(mode="after")
-    def _one_source(self) -> "Secret":
-        if (self.env is None) == (self.file is None):
-            raise ValueError("a secret has either env or file")
-        return self
-
-    def read(self) -> str:
-        """The value.
-
-        Raises:
-            ValueError: It is not there, or empty; names the variable or the file.
-        """
-        if self.env is not None:
-            value, place = os.environ.get(self.env, ""), f"environment variable {self.env}"
-        else:
-            assert self.file is not None
-            place = f"file {self.file}"
-            try:
-                value = self.file.read_text("utf-8").strip()
-            except OSError as error:
-                raise ValueError(f"{place}: {error.strerror or error}") from error
-        if not value:
-            raise ValueError(f"{place} is empty or not set")
-        return value
 
 
 class NoticeSettings(Section):
@@ -69,9 +30,7 @@ class NoticeSettings(Section):
 
     @model_validator(mode="after")
     def _safe(self) -> "NoticeSettings":
-        parts = urlsplit(self.url)
-        if parts.scheme != "https" and not (parts.scheme == "http" and _loopback(parts.hostname)):
-            raise ValueError(f"url must be https, or http on loopback, got {self.url!r}")
+        check_address(self.url)
         return self
 
 
@@ -108,12 +67,3 @@ class RecordSettings(Section):
         if self.url is not None:
             return self.url.get_secret_value()
         return f"sqlite:///{self.directory / 'calls.db'}"
-
-
-def _loopback(host: str | None) -> bool:
-    if host is None or host == "localhost":
-        return host is not None
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -3,7 +3,8 @@
 The service streams the caller's audio to the model's session while the caller speaks, asks for an
 answer when the caller pauses, and pushes the answer's audio and text as they come, once the turn
 strategy has decided that the turn is over; if the caller goes on instead, nobody hears of that
-answer. On a barge-in it stops the model and remembers only what was heard.
+answer. On a barge-in it stops the model and remembers only what was heard. An answer may end with a
+call of a tool (agent.tool_calls).
 
 The turn strategies run in the user aggregator (Silero and smart-turn on the same audio), so the
 pipeline needs a VAD analyzer there. The transport confirms what was heard with
@@ -13,7 +14,7 @@ pipeline needs a VAD analyzer there. The transport confirms what was heard with
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -36,12 +37,10 @@ from pipecat.frames.frames import (
 )
 from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.frame_processor import FrameDirection
-from pipecat.services.llm_service import LLMService
 from pipecat.services.settings import LLMSettings
 from pipecat.utils.errors import ErrorCategory
 from pipecat.utils.time import time_now_iso8601
 
-from agent.adapter import GLMVoiceAdapter
 from agent.answer_output import AnswerOutput
 from agent.conversation import CALLER_RATE, SpeechSession
 from agent.early_answer import EarlyAnswer, EarlyAnswers
@@ -50,13 +49,16 @@ from agent.frames import AudioHeardFrame
 from agent.history import Answer, AnswerHistory
 from agent.settings import AgentSettings
 from agent.speech.request import TurnRequest
+from agent.tool_service import ToolService
+from agent.tools.call import Phone
+from agent.tools.tool import Tool
 from agent.turn_audio import TurnAudio
 
 if TYPE_CHECKING:
     from agent.voice_session import AnswerChunk
 
 
-class GLMVoiceService(LLMService[GLMVoiceAdapter]):
+class GLMVoiceService(ToolService):
     """Speech in, speech out, one instance a call.
 
     Takes ``InputAudioRawFrame`` (16 kHz mono), the VAD's and the turn strategy's frames,
@@ -65,13 +67,12 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
 
     Pushes ``LLMFullResponseStartFrame``, ``TTSStartedFrame``, ``LLMTextFrame`` and
     ``TTSTextFrame``, ``TTSAudioRawFrame`` (22.05 kHz mono), ``TTSStoppedFrame``,
-    ``LLMFullResponseEndFrame``, and ``TranscriptionFrame`` where the checkpoint can tell the
-    caller's words. None of the text is for the aggregators: the service itself keeps the context's
-    messages at what was said and heard.
+    ``LLMFullResponseEndFrame``, ``TranscriptionFrame`` where the checkpoint can tell the caller's
+    words, and Pipecat's function call frames. None of the text is for the aggregators: the service
+    itself keeps the context's messages at what was said and heard.
     """
 
     Settings = LLMSettings
-    adapter_class = GLMVoiceAdapter
 
     def __init__(
         self,
@@ -80,6 +81,8 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
         context: LLMContext,
         settings: AgentSettings,
         observer: CallObserver,
+        tools: Sequence[Tool] = (),
+        phone: Phone | None = None,
         clock: Callable[[], float] = time.monotonic,
         **kwargs: Any,
     ):
@@ -90,10 +93,17 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
             context: Pipecat's context of the call, shared with the context aggregators.
             settings: Sampling, system prompt and turn settings.
             observer: Told what happens, as it happens.
+            tools: What the agent may do, beside the functions that are registered.
+            phone: The telephone, for tools that need it.
             clock: Monotonic seconds.
             **kwargs: Passed to :class:`LLMService`.
         """
         super().__init__(
+            context=context,
+            tools=tools,
+            phone=phone,
+            observer=observer,
+            speaks_first=settings.greeting is not None or settings.greeting_text is not None,
             settings=LLMSettings(
                 model="glm-4-voice",
                 system_instruction=settings.instructions,
@@ -125,8 +135,11 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
         self._guards = settings.sampling.repetition_guard
         self._clock = clock
         self._barged_in = False
+        self._caller_speaks = False
+        # A turn that is answered when a tool has given its result.
+        self._held: Answer | None = None
         self._answering: asyncio.Task[None] | None = None
-        self._early = EarlyAnswers(session, observer, self._run_beside, clock)
+        self._early = EarlyAnswers(session, observer, self.run_beside, clock)
         # What runs beside the answer: stops, early answers, transcripts.
         self._beside: set[asyncio.Task[None]] = set()
         self._instructions: deque[TurnRequest] = deque()
@@ -150,6 +163,7 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
                 self._take_audio(frame)
             case VADUserStartedSpeakingFrame():
                 self._early.take_back()
+                self._caller_speaks = True
                 self._push_audio(self._audio.speech_started(frame.timestamp))
                 self._observer.event("caller_speech_started")
             case VADUserStoppedSpeakingFrame():
@@ -227,7 +241,8 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
 
     def _answer_early(self) -> None:
         """The caller pauses: begin to answer, in case that was all."""
-        busy = self._history.open or self._instructions or self._released
+        waits = self._instructions or self._tools.running
+        busy = self._history.open or waits or self._released
         ending = self._answering is not None and not self._answering.done()
         if self._answers_early and not busy and not ending and self._is_turn():
             self._early.begin(self._spoken_request())
@@ -236,10 +251,12 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
         """The turn strategy decided that the caller's turn is over."""
         is_turn = self._is_turn()
         self._audio.end_turn()
+        self._caller_speaks = False
         if not is_turn:
             self._early.take_back()
             self._session.discard()
             await self.cancel_ttfb_metrics()  # type: ignore[no-untyped-call]
+            self.go_on()
             return
         self._barged_in = False
         for answer in self._history.open:
@@ -249,7 +266,12 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
         answer = self._history.begin()
         answer.spoken = True
         self._event("turn_decided", answer)
-        self._begin(answer, self._request(), self._early.hand_over())
+        self._tools.caller_said()
+        if self._tools.running is not None:
+            self._held = answer
+            self.go_on()
+        else:
+            self._begin(answer, self._request(), self._early.hand_over())
 
     # --- typed turns
 
@@ -264,13 +286,41 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
 
     def _instruct(self, request: TurnRequest) -> None:
         self._instructions.append(request)
-        self._next_instruction()
+        self.go_on()
 
-    def _next_instruction(self) -> None:
-        """Begin the next typed turn, unless an answer is still being made or heard."""
-        if self._instructions and not self._history.open and not self._released:
+    # --- what comes next
+
+    def is_quiet(self) -> bool:
+        """Whether nobody says anything or is about to."""
+        open_answers = [answer for answer in self._history.open if answer is not self._held]
+        return not (open_answers or self._caller_speaks or self._released)
+
+    def go_on(self) -> None:
+        """Begin what comes next, unless an answer is still being made or heard."""
+        if self._tools.running is not None:
+            if self.is_quiet():
+                self._tools.quiet()
+            return
+        if self._held is not None:
+            if self.is_quiet():
+                held, self._held = self._held, None
+                self._begin(held, self._request())
+            return
+        if self._history.open or self._released:
+            return
+        result = self._tools.result
+        if result is not None and (result.answer or self._caller_speaks):
+            # While the caller speaks, it waits for what the caller has to say.
+            if not self._caller_speaks:
+                self._begin(self._history.begin(), self._request(result=result.text))
+        elif self._instructions:
             self._early.take_back()
             self._begin(self._history.begin(), self._instructions.popleft())
+
+    def say_aside(self, text: str) -> None:
+        """Say something that the history does not keep."""
+        # Early, so that it can be taken back.
+        self._begin(self._history.begin(aside=True), replace(self._request(say=text), early=True))
 
     # --- the answer
 
@@ -278,6 +328,8 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
         self,
         instruction: str | None = None,
         say: str | None = None,
+        result: str | None = None,
+        result_before: str | None = None,
         heard_seconds: float | None = None,
     ) -> TurnRequest:
         settings: Any = self._settings
@@ -287,15 +339,19 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
             max_new_tokens=settings.max_tokens,
             repetition_guard=self._guards,
             seed=settings.seed,
-            system=settings.system_instruction,
+            system=self.system_instruction(),
             instruction=instruction,
             say=say,
+            result=result,
+            result_before=result_before,
             heard_seconds=heard_seconds,
         )
 
     def _spoken_request(self) -> TurnRequest:
         """What the turn that is being spoken will be answered with, as far as it is known."""
-        return self._request(heard_seconds=self._history.edit())
+        return self._request(
+            heard_seconds=self._history.edit(), result_before=self._tools.result_text
+        )
 
     def _begin(
         self, answer: Answer, request: TurnRequest, early: EarlyAnswer | None = None
@@ -320,6 +376,8 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
                 await self._guarded(self._session.retract())
             return
         heard_seconds = self._history.start(answer)
+        if not answer.aside:
+            request = self._with_result(replace(request, heard_seconds=heard_seconds), answer)
         started = self._clock()
         ahead = 0.0
         if early is not None:
@@ -329,11 +387,13 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
         if request.typed:
             await self.start_ttfb_metrics()
         await self.start_processing_metrics()
+        called = ""
         try:
             chunks: AsyncIterator[AnswerChunk] | EarlyAnswer = early or self._session.answer(
-                replace(request, heard_seconds=heard_seconds)
+                request
             )
             async for chunk in chunks:
+                called = chunk.tool_call
                 if early is not None and early.sounded is not None:
                     answer.saved_seconds = min(early.sounded, started) - early.began
                 await self._output.speak(answer, chunk)
@@ -347,32 +407,45 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
             )
         await self.stop_processing_metrics()
         await self._output.finish(answer)
+        if answer.aside:
+            await self._guarded(self._session.retract())
+        if called and not answer.cut:
+            self._tools.begin(answer, called)
         if not answer.cut and not answer.audio_seconds:
             # Nothing to hear, so the phone will not report on it.
-            if answer.complete:
+            if answer.complete and not called:
                 self._event("error", answer, message="the model's answer has no sound")
             self._settle(answer)
+
+    def _with_result(self, request: TurnRequest, answer: Answer) -> TurnRequest:
+        """A request that gives the model what a tool gave back: as its turn, or before it."""
+        result = self._tools.take(answer)
+        if request.result is not None:
+            return replace(request, result=result)
+        return replace(request, result_before=result)
 
     async def _sounds(self, answer: Answer) -> None:
         """The first sound of an answer is there."""
         await self.stop_ttfb_metrics()
         if answer.spoken and self._transcribes:
             # Not before: the caller waits for the sound.
-            self._run_beside(self._transcribe(answer), "transcript")
+            self.run_beside(self._transcribe(answer), "transcript")
 
     # --- what was heard
 
     async def _interrupt(self, frame: InterruptionFrame, direction: FrameDirection) -> None:
         cut = self._history.cut()
         self._instructions.clear()
+        self._held = None
         await self._output.interrupt(frame, direction)
         for answer in cut:
             self._barged_in = True
             if not answer.audio_seconds:
                 self._settle_cut(answer)
+        self._tools.interrupted()
         running = self._answering is not None and not self._answering.done()
         if running and any(answer.started for answer in cut):
-            self._run_beside(self._session.stop(), "stop")
+            self.run_beside(self._session.stop(), "stop")
 
     async def _transcribe(self, answer: Answer) -> None:
         """Ask for the caller's words in the turn that an answer is for."""
@@ -383,13 +456,13 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
         self._event("caller_text", answer, text=text)
         await self.push_frame(TranscriptionFrame(text, "", time_now_iso8601()))
 
-    def _run_beside(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    def run_beside(self, work: Awaitable[None], name: str) -> None:
         """Run what an answer can do without; the call goes on if it fails."""
         task = self.create_task(self._guarded(work), f"{self}::{name}")
         self._beside.add(task)
         task.add_done_callback(self._beside.discard)
 
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _guarded(self, work: Awaitable[None]) -> None:
         try:
             await work
         except Exception as error:
@@ -417,7 +490,8 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
     def _settle(self, answer: Answer) -> None:
         self._history.settle(answer)
         self._event("heard", answer, text=answer.heard)
-        self._next_instruction()
+        self._tools.settled(answer)
+        self.go_on()
 
     def _event(self, name: str, answer: Answer, **fields: JSON) -> None:
         self._observer.event(name, turn=answer.turn, **fields)
@@ -427,6 +501,7 @@ class GLMVoiceService(LLMService[GLMVoiceAdapter]):
             return
         self._released = True
         self._instructions.clear()
+        self._tools.end()
         for task in [self._answering, *self._beside]:
             if task is not None and not task.done():
                 await self.cancel_task(task)

@@ -16,6 +16,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 
 from agent.record_settings import RecordSettings
 from agent.section import Section
+from agent.tools.settings import ToolSettings
 
 ENVIRONMENT_PREFIX = "GLM_VOICE_"
 AUTH_TOKEN_VARIABLE = "TWILIO_AUTH_TOKEN"
@@ -57,6 +58,9 @@ class GatewaySettings(Section):
         auth_token_file: File that holds Twilio's auth token and nothing else.
         auth_token: The token itself, from the environment.
         max_calls: Calls answered at once; further ones are told the line is busy.
+        transfer: How a call is sent to somebody else: ``twiml`` (Twilio asks when the agent has
+            left) or ``rest`` (Twilio is told by its REST API).
+        rest_url: Twilio's REST API.
     """
 
     host: str = "127.0.0.1"
@@ -65,6 +69,8 @@ class GatewaySettings(Section):
     auth_token_file: Path | None = None
     auth_token: SecretStr | None = None
     max_calls: int = Field(default=8, ge=1)
+    transfer: Literal["twiml", "rest"] = "twiml"
+    rest_url: str = "https://api.twilio.com"
 
     @model_validator(mode="after")
     def _base_url(self) -> "GatewaySettings":
@@ -163,7 +169,7 @@ class AgentSettings(Section):
         greeting: Typed instruction that the agent follows when the call starts; None waits for the
             caller.
         greeting_text: Words to say when the call starts, word for word; wins over ``greeting``.
-        instructions: System prompt; None takes the model's own.
+        instructions: What the agent is told beyond the model's own system prompt.
         sampling: How answers are sampled.
         vad: When the caller counts as speaking.
         turn: When the caller's turn is over.
@@ -172,6 +178,7 @@ class AgentSettings(Section):
             identity numbers (docs/records.md).
         private_arguments: Arguments of tools, such as ``name`` or ``who.name``, whose values are
             masked wherever the record has them.
+        tools: What the agent may do on a call (docs/tools.md).
     """
 
     greeting: str | None = "Greet the caller."
@@ -183,6 +190,7 @@ class AgentSettings(Section):
     transcribe: bool = True
     redact: tuple[Literal["digits", "cards", "ids"], ...] = ()
     private_arguments: tuple[str, ...] = ()
+    tools: tuple[ToolSettings, ...] = ()
 
 
 class Settings(Section):

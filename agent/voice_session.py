@@ -46,6 +46,8 @@ class AnswerChunk:
         timing: Seconds each step took, as far as known: ``tokenise``, ``first_token`` (the language
             model, from the turn to its first token), ``first_audio`` (the decoder, from the first
             speech tokens to their audio) and of that ``decoder_queue`` (until it began).
+        tool_call: In the last chunk: the name of the tool that the agent calls, a line break and
+            its arguments, which should be a JSON object; empty where none is called.
     """
 
     sequence: int
@@ -53,6 +55,7 @@ class AnswerChunk:
     audio: npt.NDArray[np.int16]
     last: bool
     timing: dict[str, float]
+    tool_call: str = ""
 
 
 @dataclass
@@ -491,4 +494,5 @@ def _chunk(outputs: Tensors) -> AnswerChunk:
         audio=outputs["ANSWER_AUDIO"].astype(np.int16, copy=False),
         last=bool(outputs["LAST"][0]),
         timing=json.loads(bytes(outputs["TIMING"][0])),
+        tool_call=bytes(outputs["TOOL_CALL"][0]).decode("utf-8"),
     )

@@ -27,6 +27,7 @@ class EndCause(StrEnum):
 
     CALLER_HUNG_UP = "caller_hung_up"
     AGENT_HUNG_UP = "agent_hung_up"
+    TRANSFERRED = "transferred"
     SOCKET_CLOSED = "socket_closed"
     PROTOCOL_ERROR = "protocol_error"
     SHUTDOWN = "shutdown"

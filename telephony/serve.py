@@ -14,6 +14,7 @@ from agent.pipeline import SharedModels, run_call
 from agent.replica import EngineUnavailable
 from agent.settings import Settings
 from agent.speech.request import TurnRequest
+from agent.tools.building import build_tools
 from agent.triton import VoiceClient
 from telephony.records import CallRecords, Redaction
 from telephony.server import PhoneCall, create_app, listening
@@ -39,12 +40,13 @@ async def serving(settings: Settings, progress: Callable[[str], None]) -> AsyncI
         The gateway's public base URL.
 
     Raises:
-        ValueError: Settings that cannot be used, such as no auth token.
+        ValueError: Settings that cannot be used, such as no auth token, or a tool's secret.
         agent.embedded.EmbeddedServerError: The embedded engine does not start.
         OSError: The address cannot be listened on.
     """
     settings.gateway.read_auth_token()
     records = CallRecords(settings.records)
+    tools = build_tools(settings.agent.tools)
     async with AsyncExitStack() as stack:
         loading = asyncio.create_task(_load_models(progress))
         try:
@@ -59,7 +61,9 @@ async def serving(settings: Settings, progress: Callable[[str], None]) -> AsyncI
 
         async def answer_call(transport: PhoneTransport, call: PhoneCall) -> None:
             session = client.session()
-            await run_call(transport, session, models, settings.agent, call.observer)
+            await run_call(
+                transport, session, models, settings.agent, call.observer, tools, call.phone
+            )
 
         redaction = Redaction(frozenset(settings.agent.redact), settings.agent.private_arguments)
         app = create_app(

@@ -2,6 +2,7 @@
 
     POST /voice   what shall a new call do: connect to /media, or a sentence and hang up
     GET  /media   a call's media stream (WebSocket)
+    POST /next    what shall a call do that the agent has left: ring somebody else, or end
     POST /status  how calls and streams went
     GET  /health  whether calls can be answered now
 
@@ -20,6 +21,7 @@ from loguru import logger
 
 from agent.events import CallObserver
 from agent.settings import GatewaySettings
+from agent.tools.call import Phone
 from telephony import webhooks
 from telephony.clock import Clock, SystemClock
 from telephony.engine_health import EngineHealth
@@ -27,7 +29,9 @@ from telephony.line import EndCause, PhoneLine
 from telephony.media_streams import CloseCode, ProtocolError
 from telephony.records import CallRecorder, CallRecords, Redaction
 from telephony.records.keeping import keeping
+from telephony.rest import TwilioRest
 from telephony.switchboard import LineBusyError, Switchboard
+from telephony.transfers import LinePhone, Transfers
 from telephony.transport import PhoneTransport
 
 _LARGEST_BODY = 64 * 1024
@@ -46,12 +50,14 @@ class PhoneCall:
         stream_sid: Twilio's identifier of its media stream.
         account_sid: the account it belongs to.
         observer: the call's record.
+        phone: what only the telephone can do.
     """
 
     sid: str
     stream_sid: str
     account_sid: str
     observer: CallObserver
+    phone: Phone
 
 
 AnswerCall = Callable[[PhoneTransport, PhoneCall], Awaitable[None]]
@@ -79,6 +85,7 @@ class Gateway:
     engine: EngineHealth
     signature: webhooks.SignatureCheck
     switchboard: Switchboard
+    transfers: Transfers
     clock: Clock
     public_base_url: str | None
     redaction: Redaction
@@ -123,19 +130,23 @@ def create_app(
         ValueError: if there is no auth token.
     """
     clock = clock or SystemClock()
+    token = settings.read_auth_token()
+    by_rest = settings.transfer == "rest"
     app = web.Application(client_max_size=_LARGEST_BODY)
     app[GATEWAY] = Gateway(
         answer_call=answer_call,
         records=records,
         engine=EngineHealth(engine_ready, clock),
-        signature=webhooks.SignatureCheck(settings.read_auth_token()),
+        signature=webhooks.SignatureCheck(token),
         switchboard=Switchboard(settings.max_calls, clock),
+        transfers=Transfers(TwilioRest(token, settings.rest_url) if by_rest else None),
         clock=clock,
         public_base_url=settings.public_base_url,
         redaction=redaction or Redaction(),
     )
     app.router.add_post("/voice", _voice)
     app.router.add_get("/media", _media)
+    app.router.add_post("/next", _next)
     app.router.add_post("/status", _status)
     app.router.add_get("/health", _health)
     app.cleanup_ctx.append(lambda app: keeping(records))
@@ -190,8 +201,15 @@ async def _voice(request: web.Request) -> web.Response:
             webhooks.websocket_url(gateway.url(""), "/media"),
             {webhooks.TOKEN_PARAMETER: token},
             status_url=gateway.url("/status"),
+            next_url=gateway.url("/next"),
         )
     )
+
+
+async def _next(request: web.Request) -> web.Response:
+    gateway = request.app[GATEWAY]
+    form = await _signed_form(gateway, request)
+    return _twiml(gateway.transfers.next_twiml(form.get("CallSid", "")))
 
 
 async def _status(request: web.Request) -> web.Response:
@@ -201,6 +219,7 @@ async def _status(request: web.Request) -> web.Response:
     if form.get("StreamEvent") == "stream-error":
         logger.bind(call_sid=call_sid).warning("Twilio reports an error of the stream")
     if form.get("CallStatus") in _OVER:
+        gateway.transfers.forget(call_sid)
         live = gateway.live.get(call_sid)
         if live is not None:
             await live.line.hang_up(EndCause.CALLER_HUNG_UP)
@@ -252,13 +271,14 @@ async def _media(request: web.Request) -> web.StreamResponse:
 async def _run_call(gateway: Gateway, line: PhoneLine) -> None:
     start = line.start
     recorder: CallRecorder | None = None
+    phone = LinePhone(line, gateway.transfers)
     try:
         recorder = gateway.arriving.pop(start.call_sid, None) or _new_record(
             gateway, start.call_sid, {}
         )
         recorder.event("call_started", call_sid=start.call_sid)
         logger.bind(call_sid=start.call_sid).info("Call started")
-        call = PhoneCall(start.call_sid, start.stream_sid, start.account_sid, recorder)
+        call = PhoneCall(start.call_sid, start.stream_sid, start.account_sid, recorder, phone)
         await gateway.answer_call(PhoneTransport(line, clock=gateway.clock), call)
         await line.hang_up(EndCause.AGENT_HUNG_UP)
     except Exception as error:
@@ -267,8 +287,10 @@ async def _run_call(gateway: Gateway, line: PhoneLine) -> None:
             recorder.event("error", message=f"{type(error).__name__}: {error}")
         await line.hang_up(EndCause.ERROR, CloseCode.INTERNAL_ERROR, "internal error")
     finally:
-        cause = line.cause or EndCause.SHUTDOWN
+        cause = phone.cause(line.cause or EndCause.SHUTDOWN)
         if recorder is not None:
+            if cause is EndCause.TRANSFERRED:
+                recorder.event("call_transferred", to=phone.transferred_to)
             recorder.close(cause)
         logger.bind(call_sid=start.call_sid, cause=cause).info("Call ended")
 

@@ -71,21 +71,38 @@ def websocket_url(public_base_url: str, path: str) -> str:
     return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") + path, "", ""))
 
 
-def connect_twiml(stream_url: str, parameters: Mapping[str, str], status_url: str) -> str:
+def connect_twiml(
+    stream_url: str, parameters: Mapping[str, str], status_url: str, next_url: str
+) -> str:
     """TwiML that connects the call to a media stream.
 
     Args:
         stream_url: wss:// address, without a query string (Twilio drops it).
         parameters: come back in the stream's ``start`` event.
         status_url: told when the stream starts, stops or fails.
+        next_url: asked what the call does when the stream has been closed from here.
     """
     response = VoiceResponse()
-    connect = Connect()
+    connect = Connect(action=next_url)
     stream = Stream(url=stream_url, status_callback=status_url)
     for name, value in parameters.items():
         stream.parameter(name=name, value=value)
     connect.append(stream)
     response.append(connect)
+    return str(response)
+
+
+def dial_twiml(number: str) -> str:
+    """TwiML that connects the caller with a number."""
+    response = VoiceResponse()
+    response.dial(number)
+    return str(response)
+
+
+def hang_up_twiml() -> str:
+    """TwiML that ends the call."""
+    response = VoiceResponse()
+    response.hangup()
     return str(response)
 
 

@@ -94,7 +94,9 @@ class FakeSession:
             self.turns.append(said)
             self._audio.clear()
         audio = np.ones(4 * 22_050, dtype=np.int16)
-        yield SimpleNamespace(sequence=0, text=self.TEXT, audio=audio, last=True, timing={})
+        yield SimpleNamespace(
+            sequence=0, text=self.TEXT, audio=audio, last=True, timing={}, tool_call=""
+        )
 
     async def stop(self) -> None:
         pass

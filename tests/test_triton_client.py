@@ -22,6 +22,7 @@ def outputs(sequence: int, last: bool, text: str = "", samples: int = 4) -> dict
         "SEQUENCE": np.array([sequence], dtype=np.int32),
         "LAST": np.array([last]),
         "TIMING": np.array([b'{"tokenise": 0.25}'], dtype=object),
+        "TOOL_CALL": np.array([b"look_up\n{}" if last else b""], dtype=object),
     }
 
 
@@ -152,6 +153,7 @@ async def test_an_answer_comes_as_chunks_in_order(make):
     assert [(c.sequence, c.text, c.last) for c in chunks] == [(0, "hello", False), (1, "", True)]
     assert chunks[1].audio.dtype == np.int16
     assert chunks[0].timing == {"tokenise": 0.25}
+    assert [c.tool_call for c in chunks] == ["", "look_up\n{}"]
 
 
 async def test_audio_is_sent_while_the_caller_speaks_and_the_rest_with_the_turn(make, replicas):

@@ -16,7 +16,8 @@ from agent.evaluation.answering import Checkpoint
 from agent.evaluation.items import ClozeItem, Ending
 from agent.evaluation.results import TaskResult, by_set, share
 from agent.speech import LanguageModel
-from agent.speech.prompt import SPEECH_SYSTEM, Interleave, Prompt
+from agent.speech.prompt import Interleave, Prompt
+from agent.speech.system_prompt import SPEECH_SYSTEM
 
 MODES = {"speech_to_speech": "S→S", "speech_to_text": "S→T"}
 

@@ -27,7 +27,7 @@ class AnswerPiece:
         last: Nothing follows in this answer.
         timing: Seconds known so far, by name: what the request brought and "first_token".
         tool_call: In the last piece: the name of the tool that is called, a line break and its
-            arguments as JSON; empty where none is.
+            arguments, which should be a JSON object; empty where none is.
     """
 
     session: str

@@ -86,6 +86,10 @@ class DialogueWriter:
                 f"speech tokens have shape {codes.shape} and dtype {codes.dtype}, "
                 "expected one row of whole numbers"
             )
+        if request.result_before is not None:
+            # What the agent would have answered, had the caller waited, is nothing.
+            rest = self.user(tokens, replace(request, result_before=None))
+            return [*self.prompt.result(request.result_before), *rest]
         if request.listen:
             return self.prompt.speaking(codes.tolist())
         if request.instruction is not None:
@@ -113,7 +117,10 @@ class DialogueWriter:
             count = int(request.heard_seconds * TOKENS_PER_SECOND + 0.5)
             before = turns[-1]
             flags = map(self._tokenizer.is_speech, before.answer)
-            turns[-1] = replace(before, answer=heard(before.answer, flags, count))
+            answer = heard(before.answer, flags, count)
+            if request.result is not None or request.result_before is not None:
+                answer += self._call(before.answer)
+            turns[-1] = replace(before, answer=answer)
         system = request.system or dialogue.system
         if not system:
             system = self.prompt.default_system("text" if request.typed else "speech")
@@ -127,6 +134,11 @@ class DialogueWriter:
             f"a turn of {len(turn.user)} tokens is too long for a model of {self._longest} "
             "positions"
         )
+
+    def _call(self, answer: list[int]) -> list[int]:
+        """The call of a tool that ends an answer, if one does."""
+        assistant = self.prompt.assistant
+        return answer[answer.index(assistant) :] if assistant in answer else []
 
     def spoken_codes(self, turn: Turn) -> list[int]:
         """The codes of what the caller said in a turn."""

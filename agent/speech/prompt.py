@@ -7,19 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from agent.speech.system_prompt import SPEECH_SYSTEM, TEXT_SYSTEM
 from agent.speech.text_tokenizer import TextTokenizer
 
 TOKENS_PER_SECOND = 12.5
 """Speech tokens in a second of audio."""
 
-# The published prompts, word for word: the model was trained on these and few others work.
-_SYSTEM = (
-    "User will provide you with a {kind} instruction. Do it step by step. First, think about the "
-    "instruction and respond in a interleaved manner, with 13 text token followed by 26 audio "
-    "tokens."
-)
-SPEECH_SYSTEM = _SYSTEM.format(kind="speech") + " "
-TEXT_SYSTEM = _SYSTEM.format(kind="text")
 TRANSCRIBE_SYSTEM = "User will provide you with a speech instruction. Transcribe it. "
 """Of this project's own checkpoints: the answer is the caller's words, as text alone."""
 _SAY = "Say this: {text}"

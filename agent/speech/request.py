@@ -21,8 +21,10 @@ class TurnRequest:
         instruction: A typed instruction in place of speech.
         say: Text that must be said word for word.
         result: What the tool gave back that the answer before called, in place of speech.
+        result_before: The same, where the caller has spoken since: it stands before this turn.
         heard_seconds: History edit before this turn: so much of the previous answer's audio was
-            heard; the rest of that answer is forgotten. None keeps all of it.
+            heard; the rest of that answer is forgotten, but for a call of a tool that a result
+            follows. None keeps all of it.
         system: Another system prompt for the session.
         listen: The caller still speaks: read along, answer nothing.
         early: The turn may not be over: answer what there is of it, but let it go on. The answer
@@ -42,6 +44,7 @@ class TurnRequest:
     instruction: str | None = None
     say: str | None = None
     result: str | None = None
+    result_before: str | None = None
     heard_seconds: float | None = None
     system: str | None = None
     listen: bool = False
@@ -66,7 +69,7 @@ class TurnRequest:
         self._whole("seed", low=0, optional=True)
         self._whole("decoded", low=0, optional=True)
         self._number("heard_seconds", low=0.0, optional=True)
-        for name in ("instruction", "say", "result", "system"):
+        for name in ("instruction", "say", "result", "result_before", "system"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or not value.strip()):
                 raise ValueError(f"request field {name!r} is {value!r}, expected text or null")

@@ -199,7 +199,12 @@ def _voice(options: argparse.Namespace) -> None:
 def _nano(options: argparse.Namespace) -> None:
     """Every recipe of the checkpoint that ships, one behind the other; each resumes."""
     out, export = options.out, options.export
-    shared = {"data": out / "data", "tokenizer": export / "speech_tokenizer", "start": None, "hear": False}
+    shared = {
+        "data": out / "data",
+        "tokenizer": export / "speech_tokenizer",
+        "start": None,
+        "hear": False,
+    }
     for name, part, to in (
         ("corpus", "data", None),
         ("tokenizer", "tokenizer", "speech_tokenizer"),

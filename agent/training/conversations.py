@@ -24,18 +24,12 @@ import numpy.typing as npt
 
 from agent.evaluation.text import Language
 from agent.sound import Audio, phone_band
-from agent.speech.prompt import (
-    TEXT_SYSTEM,
-    TRANSCRIBE_SYSTEM,
-    Interleave,
-    Prompt,
-    heard,
-)
+from agent.speech.prompt import TRANSCRIBE_SYSTEM, Interleave, Prompt, heard
+from agent.speech.system_prompt import TEXT_SYSTEM, system_prompt
 from agent.speech.text_tokenizer import TextTokenizer
 from agent.speech.tokenizer import SpeechTokenizer
 from agent.training.augment import vary
 from agent.training.data import Corpus
-from agent.training.dialogues import system_prompt
 from agent.training.examples import GIVEN, SPEECH, TEXT, Example
 from agent.training.line import NEUTRAL, Intent, Line
 from agent.training.recipe import Section

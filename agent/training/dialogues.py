@@ -19,38 +19,15 @@ so that training and calls cannot differ, and tools as GLM-4 has them:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agent.speech.prompt import SPEECH_SYSTEM, TEXT_SYSTEM, Interleave, Prompt
+from agent.speech.prompt import Interleave, Prompt
+from agent.speech.system_prompt import system_prompt
 from agent.speech.text_tokenizer import TextTokenizer
 from agent.training.examples import GIVEN, SPEECH, TEXT, Example
 
-_TOOLS = "\n\n# 可用工具"
-_TOOL = "\n\n## {name}\n\n{schema}\n在调用上述函数时，请使用 Json 格式表示调用的参数。"
 ROLES = ("caller", "agent", "call", "result")
-
-
-def system_prompt(
-    spoken: bool, instructions: str | None, tools: Sequence[Mapping[str, Any]]
-) -> str:
-    """The system prompt of a dialogue; the published one always comes first.
-
-    Args:
-        spoken: Whether the caller's first turn is.
-        instructions: What the agent is told beyond it.
-        tools: GLM-4's descriptions of functions.
-    """
-    prompt = SPEECH_SYSTEM if spoken else TEXT_SYSTEM
-    if instructions:
-        prompt = f"{prompt.rstrip()} {instructions} "
-    if tools:
-        prompt = prompt.rstrip() + _TOOLS
-        for tool in tools:
-            schema = json.dumps(tool, indent=4, ensure_ascii=False)
-            prompt += _TOOL.format(name=tool["name"], schema=schema)
-    return prompt
 
 
 class Dialogues:

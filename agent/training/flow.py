@@ -1,4 +1,4 @@
-"""Recipe of the flow: speech tokens to the mel of the agent's voice.
+"""Recipe of the flow: speech tokens to the mel of the agent's voices, one a language.
 
 Tokens come from the speech tokenizer, over the phone's band as everywhere; mels are of the wide-
 band recording. While the tokenizer is still being trained, a first stage runs on stand-in codes
@@ -287,7 +287,7 @@ def run(
 
     Args:
         settings: The recipe.
-        corpus: Recordings of the agent's voice.
+        corpus: Recordings of the agent's voices.
         tokenizer: The finished tokenizer's checkpoint; None for a first stage on stand-in codes.
         out: Directory of the training.
         to: Directory of the decoder checkpoint to write; None to write none.

@@ -255,9 +255,8 @@ class Recipe:
             ]
             scenes[language] = conversations.judged(asked, language, tools=False)
             with_tools = [(codes, intent) for codes, intent in asked if intent.tool]
-            if with_tools:
-                scenes[f"tools_{language}"] = conversations.judged(with_tools, language, tools=True)
-        return scenes
+            scenes[f"tools_{language}"] = conversations.judged(with_tools, language, tools=True)
+        return {name: judged for name, judged in scenes.items() if judged}
 
     def _conversations(self, tokenizer: TextTokenizer, spoken: Takes) -> Conversations:
         # What was corrupt when the callers were heard, or the agent, is in no take.

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from agent.speech.checkpoint import checkpoint_file
 from agent.speech.language_model import LanguageModel
 from agent.speech.language_model_config import LanguageModelConfig
-from agent.speech.prompt import SPEECH_SYSTEM, TEXT_SYSTEM, TRANSCRIBE_SYSTEM
+from agent.speech.prompt import TRANSCRIBE_SYSTEM
+from agent.speech.system_prompt import SPEECH_SYSTEM, TEXT_SYSTEM, system_prompt
 from agent.speech.text_tokenizer import TextTokenizer
 from agent.training import byte_pairs
 from agent.training.conversations import Mixture
 from agent.training.data import Corpus
-from agent.training.dialogues import system_prompt
 from agent.training.line import Line
 from agent.training.recipe import Section
 

@@ -104,15 +104,15 @@ class Loader:
         phones: list[npt.NDArray[np.int64]] = []
         styles: list[int] = []
         for _, utterance in self.corpus.read(indices):
-            start, speed = 0.0, 1.0
+            start, speed, style = 0.0, 1.0, utterance.style
             if rng is None or rng.random() < clean:
                 audio = phone_band(utterance.audio)
             else:
                 varied = vary(utterance.audio, rng, strength)
                 audio, start, speed = varied.audio, varied.start, varied.speed
+                style = None  # another pace and pitch is another style
             audios.append(audio)
             texts.append(spell(utterance.text, utterance.language))
-            style = utterance.style
             styles.append(IGNORED if style is None else self.styles.index(style))
             phones.append(self._align(utterance.phones, start, speed, len(audio)))
         if not audios:

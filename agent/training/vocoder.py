@@ -1,4 +1,4 @@
-"""Recipe of the vocoder: copy-synthesis of the agent's voice from its mel.
+"""Recipe of the vocoder: copy-synthesis of the agent's voices from their mel.
 
 The generator learns by regression (mel and multi-resolution STFT distances) with the measured pitch
 as its source; the pitch predictor learns the measured pitch beside it.
@@ -88,7 +88,7 @@ class Settings(Training):
 
 @dataclass(frozen=True)
 class Take:
-    """One utterance of the agent's voice: audio [n], mel [80, f], pitch [f] in Hz."""
+    """One utterance: audio [n], mel [80, f], pitch [f] in Hz."""
 
     audio: Tensor
     mel: Tensor
@@ -206,7 +206,7 @@ def run(settings: Settings, corpus: Corpus, out: Path, to: Path | None) -> None:
 
     Args:
         settings: The recipe.
-        corpus: Recordings of the agent's voice.
+        corpus: Recordings of the agent's voices.
         out: Directory of the training.
         to: Directory of the decoder checkpoint to write; None to write none.
 

@@ -13,12 +13,11 @@ from loguru import logger
 from sqlalchemy import Engine, delete, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
+from agent.outgoing import IDEMPOTENCY_HEADER, SIGNATURE_HEADER, signature
 from agent.record_settings import NoticeSettings
-from agent.signing import SIGNATURE_HEADER, signature
 from telephony.clock import Clock, SystemClock
 from telephony.records.schema import DEAD_LETTERS, NOTICES
 
-IDEMPOTENCY_HEADER = "Idempotency-Key"
 _CLAIM_SECONDS = 60.0
 """A notice that a process is delivering is left alone by others for so long."""
 _TIMEOUT = aiohttp.ClientTimeout(total=15)

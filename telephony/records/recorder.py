@@ -13,7 +13,7 @@ from telephony.records.shaping import Shaper
 
 _AS_THEY_ARE = frozenset({OFFERED, STARTED, TRANSFERRED, ENDED, "recording"})
 """Events with the call's own data, without which the record could not be found."""
-_NAMES = frozenset({"turn", "name", "call_id", "reason", "agent"})
+_NOT_SAID = frozenset({"turn", "call_id"})
 """Fields that nobody said."""
 _KEYS = frozenset({"digit", "digits"})
 """Fields with keys that were pressed."""
@@ -100,7 +100,7 @@ class CallRecorder:
                 fields[key] = "[digits]"
             elif isinstance(value, str) and name in ("interrupted", "heard"):
                 fields[key] = self._redactor.beginning(value, whole)
-            elif key not in _NAMES:
+            elif key not in _NOT_SAID and (name, key) != ("tool_call", "name"):
                 fields[key] = self._redactor.value(value)
         if name == "heard":
             self._said.pop(number, None)

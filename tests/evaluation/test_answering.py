@@ -4,9 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from agent.evaluation.answering import Checkpoint, Sampling, answers, transcripts
+from agent.evaluation.answering import (
+    Answer,
+    Checkpoint,
+    Sampling,
+    answers,
+    conversations,
+    transcripts,
+)
 from agent.evaluation.items import Turn
 from agent.speech.language_model import LanguageModel
+from agent.speech.prompt import Prompt
 from agent.speech.request import TurnRequest
 
 
@@ -19,6 +27,52 @@ def test_calls_answered_together_do_not_mix(goldens):
     assert len(together) == 26
     assert together[:3] == alone
     assert together[25] == alone[25 % 3]
+
+
+def test_a_turn_is_answered_without_what_was_said_before_or_by_another_call(goldens):
+    """Each call goes on with its own questions and answers, however many run at once."""
+    model = LanguageModel.from_pretrained(goldens / "language_model")
+    request = TurnRequest(temperature=0.0, max_new_tokens=15)
+    first = replace(request, system="Be brief. ")
+    calls = [
+        [
+            (np.arange(1 + i % 3, 5 + i % 3), first),
+            *[(np.array([n]), request) for n in range(i % 3)],
+        ]
+        for i in range(26)
+    ]
+    answered = conversations(model, [*calls, []])
+    assert [len(answers) for answers in answered] == [*(1 + i % 3 for i in range(26)), 0]
+    assert answered[3:6] == conversations(model, calls[:3])
+    prompt = Prompt(model.text_tokenizer)
+    ids = prompt.opening("Be brief. ")
+    for (codes, _), answer in zip(calls[2], answered[2], strict=True):
+        ids += prompt.spoken(codes.tolist())
+        ends = {*model.config.eos_token_id}
+        said = list(model.generate(ids, 15, stop_ids=ends))
+        speech = [i - model.audio_offset for i in said if model.text_tokenizer.is_speech(i)]
+        assert list(answer.codes) == speech
+        ids += said
+
+
+def test_a_tools_call_is_no_part_of_an_answer(goldens, monkeypatch):
+    model = LanguageModel.from_pretrained(goldens / "language_model")
+    tokenizer = model.text_tokenizer
+    script = iter(
+        [
+            *tokenizer.encode_plain("Wait."), model.audio_offset + 5,
+            *Prompt(tokenizer).call("book", {}), tokenizer.special("<|observation|>"),
+            *tokenizer.encode_plain("Done."), model.audio_offset + 6, tokenizer.special("<|user|>"),
+        ]
+    )  # fmt: skip
+    monkeypatch.setattr(
+        "agent.speech.generation.choose", lambda _, choices: [next(script) for _ in choices]
+    )
+    nothing = np.zeros(0, np.int64)
+    call = [(np.array([1]), TurnRequest()), (nothing, TurnRequest(result="booked"))]
+    assert conversations(model, [call]) == [
+        [Answer("Wait.", (5,), "book\n{}"), Answer("Done.", (6,))]
+    ]
 
 
 def test_transcripts_written_together_do_not_mix(goldens):

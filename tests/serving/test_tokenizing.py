@@ -140,7 +140,9 @@ def test_the_language_model_is_told_what_it_has_not_asked_for(sessions, listener
     assert listener.heard == [("a", [-1, -2], request), ("a", [-1, -2, -3, -4], request)]
 
 
-@pytest.mark.parametrize("typed", [{"say": "One moment."}, {"instruction": "Greet."}])
+@pytest.mark.parametrize(
+    "typed", [{"say": "One moment."}, {"instruction": "Greet."}, {"result": "done"}]
+)
 def test_words_to_say_end_the_turn_that_is_being_spoken(sessions, typed):
     push(sessions, "a", audio(1, 1))
     tokens, _ = push(sessions, "a", audio(), end=True, request=TurnRequest(**typed))

@@ -1,5 +1,6 @@
 """The engine against the golden checkpoint: whatever the batch, an answer is what it is alone."""
 
+import contextlib
 import itertools
 import json
 import math
@@ -61,6 +62,22 @@ def clock():
 @pytest.fixture
 def engine(model, clock):
     return GenerationEngine(model, clock=clock, lead_limit=1000)
+
+
+@pytest.fixture
+def forced(monkeypatch):
+    """Inside it the model chooses these ids, in this order, whatever it wants."""
+
+    @contextlib.contextmanager
+    def force(ids):
+        script = iter(ids)
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                "agent.speech.generation.choose", lambda _, choices: [next(script) for _ in choices]
+            )
+            yield
+
+    return force
 
 
 def prompts(model):
@@ -221,7 +238,7 @@ def test_token_limit_loses_the_tail(model, engine):
 
 
 @pytest.mark.parametrize("end", ["<|user|>", "<|endoftext|>", "<|observation|>"])
-def test_other_end_loses_the_tail(model, engine, monkeypatch, end):
+def test_other_end_loses_the_tail(model, engine, forced, end):
     """Each end id, and text after a flushed block, still delivers all and frees the answer."""
     offset = model.audio_offset
     script = [
@@ -231,34 +248,84 @@ def test_other_end_loses_the_tail(model, engine, monkeypatch, end):
         67,
         model.text_tokenizer.special(end),
     ]
-    script = iter(script)
-    monkeypatch.setattr(
-        "agent.speech.generation.choose", lambda _, choices: [next(script) for _ in choices]
-    )
     engine.submit("call", [1], GREEDY)
-    heard = Spoken().run(engine)
+    with forced(script):
+        heard = Spoken().run(engine)
     assert heard.codes("call") == list(range(14))
     assert heard.text("call") == model.text_tokenizer.decode([*range(65, 78), 66, 67])
     assert [p.last for p in heard.pieces["call"]] == [False, False, True]
     engine.submit("call", [1], GREEDY)
 
 
-def test_character_is_split_between_pieces(model, engine, monkeypatch):
+def test_character_is_split_between_pieces(model, engine, forced):
     euro = list("€".encode())
     offset = model.audio_offset
     rank = {model.text_tokenizer.text_bytes(i): i for i in range(256)}
     euro = [rank[bytes([b])] for b in euro]
     script = [*[65] * 11, *euro[:2], *[offset] * 26, euro[2], 66, offset, 307]
-    script = iter(script)
-    monkeypatch.setattr(
-        "agent.speech.generation.choose", lambda _, choices: [next(script) for _ in choices]
-    )
     engine.submit("call", [1], GREEDY)
-    texts = [p.text for p in Spoken().run(engine).pieces["call"] if p.text]
+    with forced(script):
+        texts = [p.text for p in Spoken().run(engine).pieces["call"] if p.text]
     assert texts == [
         model.text_tokenizer.decode([65] * 11),
         "€" + model.text_tokenizer.decode([66]),
     ]
+
+
+CALL = 'book\n{"day": "Montag ä"}'
+
+
+@pytest.mark.parametrize("spoken", [0, 7, 12])
+def test_a_tools_call_is_said_or_lost(model, engine, forced, spoken):
+    """It comes with the end, none of it as text, and the speech before it is not held back."""
+    tokenizer, offset = model.text_tokenizer, model.audio_offset
+    words = tokenizer.encode_plain("Wait.")
+    call = [tokenizer.special("<|assistant|>"), *tokenizer.encode_plain(CALL)]
+    end = tokenizer.special("<|observation|>")
+    engine.submit("call", [1], GREEDY)
+    with forced([*words, *range(offset, offset + spoken), *call, end]):
+        heard = Spoken().run(engine)
+    pieces = heard.pieces["call"]
+    assert heard.text("call") == "Wait."
+    assert heard.codes("call") == list(range(spoken))
+    assert [piece.tool_call for piece in pieces] == [""] * (len(pieces) - 1) + [CALL]
+    assert [piece.last for piece in pieces] == [False] * (len(pieces) - 1) + [True]
+    assert pieces[0].text == "Wait."
+
+
+def test_an_answer_without_a_call_has_one(model, engine, forced):
+    engine.submit("call", [1], GREEDY)
+    with forced([65, model.audio_offset, model.text_tokenizer.special("<|user|>")]):
+        pieces = Spoken().run(engine).pieces["call"]
+    assert pieces[-1].last
+    assert {piece.tool_call for piece in pieces} == {""}
+
+
+def test_a_stopped_answer_still_calls(model, engine, forced):
+    tokenizer = model.text_tokenizer
+    engine.submit("call", [1], GREEDY)
+    with forced([65, tokenizer.special("<|assistant|>"), *tokenizer.encode_plain(CALL)]):
+        for _ in range(6):
+            engine.step()
+    engine.stop("call")
+    (piece,) = engine.step()
+    assert (piece.last, piece.tool_call, piece.text) == (True, "", "")
+
+
+def test_the_answer_after_a_result_forgets_the_call_or_the_question(model, engine, forced):
+    tokenizer, prompt = model.text_tokenizer, Prompt(model.text_tokenizer)
+    answer = [*tokenizer.encode_plain("Wait."), *range(model.audio_offset, model.audio_offset + 12)]
+    answer += prompt.call("book", {"day": "Montag ä"})
+    engine.submit("call", [1, 2], TurnRequest(temperature=0.0, system="Be brief. "))
+    with forced([*answer, tokenizer.special("<|observation|>")]):
+        Spoken().run(engine)
+    engine.submit("call", [], TurnRequest(temperature=0.0, max_new_tokens=20, result="done"))
+    Spoken().run(engine)
+    ids = [
+        *prompt.opening("Be brief. "), *prompt.spoken([1, 2]), *answer, *prompt.result("done")
+    ]  # fmt: skip
+    expected = alone(model, ids, TurnRequest(max_new_tokens=20))
+    assert engine.history("call") == ids + expected
 
 
 def test_dead_call_keeps_its_state(model, engine, clock):
@@ -312,7 +379,7 @@ def test_long_call_passes_the_last_position(model, engine):
     [
         ([3, 256], None, r"speech token 256 at position 1.*<\|audio_256\|>.*0 to 255"),
         ([-1], None, r"speech token -1 at position 0"),
-        ([], None, "an empty turn"),
+        ([], None, "an empty turn: no speech tokens, no instruction, no result, nothing to say"),
         ([[1]], None, r"shape \(1, 1\)"),
         ([0.5], None, "dtype float64"),
         (np.zeros(2000, int), None, "a turn of .* tokens is too long for a model of 1024"),

@@ -22,6 +22,15 @@ def test_request_changes_on_its_way():
     assert json.loads(TurnRequest().to_json()) == {}
 
 
+def test_a_result_is_lost_or_taken_for_speech():
+    request = TurnRequest(result='{"free": "Montag ä"}')
+    assert TurnRequest.from_json(request.to_json()) == request
+    assert request.typed
+    assert not TurnRequest().typed
+    assert TurnRequest(say="Hello.").typed
+    assert TurnRequest(instruction="Greet.").typed
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -38,6 +47,8 @@ def test_request_changes_on_its_way():
         ('{"seed": "x"}', "field 'seed' is 'x'"),
         ('{"say": "  "}', "field 'say' is '  ', expected text"),
         ('{"instruction": 3}', "field 'instruction' is 3"),
+        ('{"result": ""}', "field 'result' is '', expected text"),
+        ('{"result": {"a": 1}}', "field 'result' is {'a': 1}"),
         ('{"heard_seconds": "2"}', "field 'heard_seconds' is '2'"),
         ('{"close": 1}', "field 'close' is 1, expected true or false"),
         ('{"decoded": -1}', "field 'decoded' is -1"),

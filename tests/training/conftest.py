@@ -9,6 +9,9 @@ import pytest
 
 from agent.training.data import Corpus
 from agent.training.shards import ShardWriter
+from agent.training.tokenizer_parts import Settings
+
+TOKENIZER_RECIPE = Path(__file__).parents[2] / "agent" / "nano" / "recipe_tokenizer.yaml"
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +28,16 @@ def write_corpus() -> Callable[..., Corpus]:
         return Corpus(path)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def small_tokenizer() -> Settings:
+    """The nano's recipe of the speech tokenizer, for a training of six steps."""
+    changes = {
+        "width": 32, "heads": 4, "ffn": 32, "layers": 1, "head_layers": 1, "codes": 8, "steps": 6,
+        "batch_seconds": 2.0,
+    }  # fmt: skip
+    return Settings.read(TOKENIZER_RECIPE).model_copy(update=changes)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import yaml
 from agent.cli import main
 from agent.speech.checkpoint import read_yaml
 from agent.training import command, vocoder
-from agent.training.voices import AGENT_VOICE
+from agent.training.voices import AGENT_VOICES
 
 NANO = Path(__file__).parents[2] / "agent" / "nano"
 
@@ -33,17 +33,16 @@ def data(tmp_path_factory, write_corpus):
     """Noise that is said to be a line of two answers."""
     rng = np.random.default_rng(0)
     path = tmp_path_factory.mktemp("data")
-    agent, caller = {"voice": AGENT_VOICE}, {"voice": "caller"}
-    answers = {"greet": "Clinic, hello?", "open": "We open at eight."}
+    agent, caller = {"voice": AGENT_VOICES["en"], "style": "neutral"}, {"voice": "caller"}
     fields = [
-        agent | {"role": "agent", "text": text, "intent": name, "canonical": True}
-        for name, text in answers.items()
+        agent | {"role": "agent", "text": text, "canonical": True}
+        for text in ("Clinic, hello?", "We open at eight.")
     ]
     fields += [
         agent | {"role": "cover", "text": "A few words."},
         agent | {"role": "cover", "text": "Some more.", "split": "held_out"},
-        caller | {"text": "When do you open?", "intent": "open"},
-        caller | {"text": "Are you open?", "intent": "open", "split": "held_out"},
+        caller | {"text": "When do you open?", "saying": "open"},
+        caller | {"text": "Are you open?", "saying": "open", "split": "held_out"},
     ]
     noise = [rng.normal(0, 3000, 56_000).astype(np.int16) for _ in fields]
     write_corpus(path, list(zip(fields, noise, strict=True)))
@@ -71,7 +70,7 @@ def test_the_shipped_sequence_cut_short_makes_no_checkpoint_that_speaks(
     changed(recipes, "vocoder", model=published["hift"], steps=2, batch=1, frames=8)
     changed(recipes, "flow", model=published["flow"], steps=2, batch=1, lengths=[10])
     changed(
-        recipes, "language_model", line="line.yaml", hidden_size=32, num_attention_heads=2,
+        recipes, "language_model", lines=["line.yaml"], hidden_size=32, num_attention_heads=2,
         kv_channels=16, ffn_hidden_size=32, num_layers=1, text_tokens=300, takes=1, steps=2,
         report_every=1, judge_every=2, judged=1,
     )  # fmt: skip

@@ -8,9 +8,10 @@ import torch
 from loguru import logger
 
 from agent.speech import LanguageModel
-from agent.speech.prompt import SPEECH_SYSTEM, TEXT_SYSTEM, Interleave, Prompt
+from agent.speech.prompt import Interleave, Prompt
+from agent.speech.system_prompt import SPEECH_SYSTEM, TEXT_SYSTEM, system_prompt
 from agent.training import finetuning
-from agent.training.dialogues import Dialogues, system_prompt
+from agent.training.dialogues import Dialogues
 from agent.training.examples import GIVEN, SPEECH, TEXT
 from agent.training.finetuning import Dialogue
 from agent.training.lora import Lora

@@ -33,15 +33,6 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, write_corpus: Callable[...,
     return write_corpus(tmp_path_factory.mktemp("corpus"), utterances)
 
 
-@pytest.fixture(scope="module")
-def small() -> Settings:
-    changes = {
-        "width": 32, "heads": 4, "ffn": 32, "layers": 1, "head_layers": 1, "codes": 8, "steps": 6,
-        "batch_seconds": 2.0, "bfloat16": False,
-    }  # fmt: skip
-    return Settings.read(RECIPE).model_copy(update=changes)
-
-
 def test_a_misspelt_setting_is_named(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(RECIPE.read_text().replace("warmup:", "warm_up:"))
@@ -61,7 +52,7 @@ def test_mandarin_is_spelt_without_tones_or_with_blanks_between_syllables() -> N
     assert spelt == "ni3hao3 wo3ma1ma1de5"
 
 
-def test_a_style_belongs_to_another_utterance(corpus: Corpus, small: Settings) -> None:
+def test_a_style_belongs_to_another_utterance(corpus: Corpus, small_tokenizer: Settings) -> None:
     loader = Loader(corpus, 10.0)
     batch = loader.batch([0, 1, 2, 4], None)
     assert loader.styles == ["fast", "slow"]
@@ -70,12 +61,14 @@ def test_a_style_belongs_to_another_utterance(corpus: Corpus, small: Settings) -
 
 
 def test_styles_are_learnt_where_they_are_not_known_or_teach_the_encoder_nothing(
-    corpus: Corpus, small: Settings, tmp_path: Path
+    corpus: Corpus, small_tokenizer: Settings, tmp_path: Path
 ) -> None:
     first, last, encoders = {}, {}, {}
     for weight in (0.0, 5.0):
         changes = {"style": weight, "warmup": 1, "learning_rate": 0.02}
-        trainer = Trainer(small.model_copy(update=changes), corpus, tmp_path / str(weight))
+        trainer = Trainer(
+            small_tokenizer.model_copy(update=changes), corpus, tmp_path / str(weight)
+        )
         batch = trainer.loader.batch([1, 2], None)
         losses = [trainer.optimise(batch, np.random.default_rng(0))["style"] for _ in range(4)]
         first[weight], last[weight] = losses[0], losses[-1]
@@ -117,10 +110,10 @@ def test_a_head_starts_by_looking_where_it_is_told() -> None:
         assert (found[20:180].float() - shift).abs().max() <= 1.0
 
 
-def test_codes_start_in_clusters_and_dead_ones_restart(small: Settings) -> None:
+def test_codes_start_in_clusters_and_dead_ones_restart(small_tokenizer: Settings) -> None:
     torch.manual_seed(0)
-    encoder = WhisperVQEncoder(small.encoder())
-    quantiser = Quantiser(encoder, small)
+    encoder = WhisperVQEncoder(small_tokenizer.encoder())
+    quantiser = Quantiser(encoder, small_tokenizer)
     centres = 10.0 * torch.randn(8, 32)
     vectors = centres.repeat(50, 1) + 0.01 * torch.randn(400, 32)
     quantiser.collect(vectors)
@@ -128,16 +121,16 @@ def test_codes_start_in_clusters_and_dead_ones_restart(small: Settings) -> None:
     assert encoder.distances(vectors).amin(-1).mean() < encoder.distances(-vectors).amin(-1).mean()
     dead = encoder.codebook.weight.data[0].clone()
     alive = vectors[encoder.quantise(vectors) != 0]
-    for _ in range(small.restart_after):
+    for _ in range(small_tokenizer.restart_after):
         quantiser.update(alive, encoder.quantise(alive).clamp(min=1))
     assert (encoder.codebook.weight[0] - dead).abs().max() > 1.0
 
 
 @torch.no_grad()
-def test_ids_are_those_of_the_codes_before_an_update(small: Settings) -> None:
+def test_ids_are_those_of_the_codes_before_an_update(small_tokenizer: Settings) -> None:
     torch.manual_seed(0)
-    encoder = WhisperVQEncoder(small.encoder())
-    quantiser = Quantiser(encoder, small)
+    encoder = WhisperVQEncoder(small_tokenizer.encoder())
+    quantiser = Quantiser(encoder, small_tokenizer)
     vectors = 5.0 * torch.randn(60, 32)
     quantiser.collect(vectors)
     encoder.quantise(vectors)
@@ -148,9 +141,9 @@ def test_ids_are_those_of_the_codes_before_an_update(small: Settings) -> None:
 
 
 def test_a_training_ends_in_a_checkpoint_that_loads(
-    corpus: Corpus, small: Settings, tmp_path: Path
+    corpus: Corpus, small_tokenizer: Settings, tmp_path: Path
 ) -> None:
-    trainer = Trainer(small, corpus, tmp_path)
+    trainer = Trainer(small_tokenizer, corpus, tmp_path)
     before = trainer.encoder.layers[0].fc1.weight.detach().clone()
     trainer.run(tmp_path / "export")
     assert (trainer.encoder.layers[0].fc1.weight - before).abs().max() > 0
@@ -158,19 +151,19 @@ def test_a_training_ends_in_a_checkpoint_that_loads(
     assert last["step"] == 6
     assert last["character_error_seen"] >= 0.0
     tokenizer = SpeechTokenizer.from_pretrained(tmp_path / "export")
-    assert tokenizer.encoder.config == small.encoder()
+    assert tokenizer.encoder.config == small_tokenizer.encoder()
     (ids,) = tokenizer.encode([phone_band(corpus[0].audio)])
     assert len(ids) == 7
 
 
 def test_a_stopped_training_ends_where_another_does(
-    corpus: Corpus, small: Settings, tmp_path: Path, interrupted: Callable[..., None]
+    corpus: Corpus, small_tokenizer: Settings, tmp_path: Path, interrupted: Callable[..., None]
 ) -> None:
-    whole = Trainer(small, corpus, tmp_path / "whole")
+    whole = Trainer(small_tokenizer, corpus, tmp_path / "whole")
     whole.run(None)
     for step in (1, 4):  # before the codes start, and after
-        interrupted(lambda: Trainer(small, corpus, tmp_path / "stopped").run(None), step)
-    resumed = Trainer(small, corpus, tmp_path / "stopped")
+        interrupted(lambda: Trainer(small_tokenizer, corpus, tmp_path / "stopped").run(None), step)
+    resumed = Trainer(small_tokenizer, corpus, tmp_path / "stopped")
     assert resumed.step == 4
     resumed.run(None)
     for name, value in whole.encoder.state_dict().items():
@@ -178,7 +171,7 @@ def test_a_stopped_training_ends_where_another_does(
 
 
 def test_a_corrupt_utterance_ends_the_training(
-    corpus: Corpus, small: Settings, tmp_path: Path, write_corpus: Callable[..., Corpus]
+    corpus: Corpus, small_tokenizer: Settings, tmp_path: Path, write_corpus: Callable[..., Corpus]
 ) -> None:
     rows = [corpus[i] for i in range(8)]
     fields = [{"split": u.split, "text": u.text, "phones": u.phones} for u in rows]
@@ -189,5 +182,5 @@ def test_a_corrupt_utterance_ends_the_training(
     data[2 * len(audio[0]) + 10] ^= 1
     sound.write_bytes(bytes(data))
     spoilt = Corpus(tmp_path / "data")
-    Trainer(small, spoilt, tmp_path / "run").run(None)
+    Trainer(small_tokenizer, spoilt, tmp_path / "run").run(None)
     assert spoilt.skipped == 1

@@ -316,6 +316,49 @@ async def test_an_early_answer_counts_once_confirmed(client, speech, expected):
     await other.close()
 
 
+async def test_a_tool_call_passes_the_decoder_with_the_last_piece(client, replica, speech):
+    piece = {
+        "SESSION": string("calls"),
+        "SPEECH_TOKENS": np.array([1, 2, 3], dtype=np.int32),
+        "TEXT": string(""),
+        "SEQUENCE": np.zeros(1, dtype=np.int32),
+        "LAST": flag(True),
+        "TOOL_CALL": string('look_up\n{"doctor": "Smith"}'),
+    }
+    outputs = await replica.infer_decoupled("speech_decoder", piece, 60.0, "calls/0")
+    assert bytes(outputs["TOOL_CALL"][0]) == b'look_up\n{"doctor": "Smith"}'
+    assert len(outputs["AUDIO"])
+    session = client.session()
+    session.push(speech[:16_000])
+    assert {chunk.tool_call for chunk in await collect(session, GREEDY)} == {""}
+    await session.close()
+
+
+async def test_what_is_said_aside_and_taken_back_changes_no_answer(client, speech):
+    """A filler between a call and its result: the model answers as if it had not been."""
+    answers = []
+    for aside in (False, True):
+        session = client.session()
+        session.push(speech[:16_000])
+        await collect(session, GREEDY)
+        if aside:
+            said = TurnRequest(temperature=0.0, max_new_tokens=60, say="one moment", early=True)
+            filler = await collect(session, said)
+            assert "".join(chunk.text for chunk in filler) == "one moment"
+            assert len(joined(filler))
+            await session.retract()
+        answers.append(
+            "".join(c.text for c in await collect(session, replace(GREEDY, result="Monday")))
+        )
+        session.push(speech[16_000:32_000])
+        answers[-1] += "".join(
+            c.text for c in await collect(session, replace(GREEDY, result_before="booked"))
+        )
+        await session.close()
+    assert answers[0] == answers[1]
+    assert answers[0]
+
+
 async def test_a_checkpoint_that_cannot_transcribe_says_nothing(client, speech):
     session = client.session()
     session.push(speech[:16_000])

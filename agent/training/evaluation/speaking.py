@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from agent.evaluation.answering import Answer, conversations, speak
+from agent.evaluation.items import Measure
 from agent.evaluation.judge import Judge
 from agent.evaluation.prosody import Prosody, prosody
 from agent.evaluation.style import change
-from agent.evaluation.text import units, word_errors, words
+from agent.evaluation.text import Language, units, word_errors, words
 from agent.sound import SAMPLE_RATE, Audio, phone_band, resampled
 from agent.speech import LanguageModel, SpeechDecoder
 from agent.speech.answer import PIECE
@@ -162,7 +163,7 @@ def styles(
     """
     plain_request = TurnRequest(temperature=0.0)
     plain = [(a,) for (a,) in conversations(model, [[(q.codes, plain_request)] for q in questions])]
-    manners = [_manner(decoder, answer) for (answer,) in plain]
+    manners = [_manner(decoder, answer, line.language) for (answer,) in plain]
     figures: dict[str, Any] = {}
     for style, instructions in line.styles.items():
         asked = TurnRequest(temperature=0.0, system=instructions[0])
@@ -174,27 +175,30 @@ def styles(
             ]
         for way, calls in ways.items():
             given = [answers[-1] for answers in conversations(model, calls)]
-            rates, pitches, kept = [], [], []
+            changes: dict[Measure, list[float]] = {"rate": [], "pitch": []}
+            kept = []
             for (before,), one, after in zip(plain, manners, given, strict=True):
                 kept.append(units(before.text, line.language) == units(after.text, line.language))
-                other = _manner(decoder, after)
+                other = _manner(decoder, after, line.language)
                 if one is None or other is None or not kept[-1]:
                     continue
-                rates.append(change("rate", one, other) or 0.0)
-                pitches.append(change("pitch", one, other) or 0.0)
+                for measure, found in changes.items():
+                    moved = change(measure, one, other)
+                    found += [] if moved is None else [moved]
             figures[f"{style}, {way}"] = {
                 "questions": len(kept),
                 "words_kept": round(float(np.mean(kept)), 4) if kept else None,
-                "rate_percent": _mean(rates),
-                "pitch_semitones": _mean(pitches),
+                "rate_percent": _mean(changes["rate"]),
+                "pitch_semitones": _mean(changes["pitch"]),
             }
     return figures
 
 
-def _manner(decoder: SpeechDecoder, answer: Answer) -> Prosody | None:
+def _manner(decoder: SpeechDecoder, answer: Answer, language: Language) -> Prosody | None:
     if not answer.codes:
         return None
-    return prosody(speak(decoder, answer.codes), decoder.sample_rate, len(words(answer.text)))
+    count = len(units(answer.text, language))
+    return prosody(speak(decoder, answer.codes), decoder.sample_rate, count)
 
 
 def source_voice(judge: Judge, corpus: Corpus) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from agent.evaluation.answering import Answer, conversations, transcripts
-from agent.evaluation.text import Language, edit_distance, units
+from agent.evaluation.text import Language, characters, edit_distance, units
 from agent.speech import LanguageModel
 from agent.speech.request import TurnRequest
-from agent.training.dialogues import system_prompt
+from agent.speech.system_prompt import system_prompt
 from agent.training.evaluation.callers import Asked, Said
 from agent.training.line import Line
 
@@ -143,11 +143,15 @@ def character_errors(model: LanguageModel, said: Sequence[Said]) -> dict[str, An
     written = transcripts(model, [one.codes for one in said])
     wrong = total = 0
     for one, text in zip(said, written, strict=True):
-        true = list(" ".join(units(one.text, one.language)))
-        wrong += edit_distance(true, list(" ".join(units(text, one.language))))
+        true = _letters(one.text, one.language)
+        wrong += edit_distance(true, _letters(text, one.language))
         total += len(true)
     rate = round(wrong / total, 4) if total else None
     return {"recordings": len(said), "characters": total, "errors": wrong, "rate": rate}
+
+
+def _letters(text: str, language: Language) -> list[str]:
+    return units(text, language) if language == "zh" else characters(text)
 
 
 def share(rights: Sequence[bool]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ class _PieceReply(tensors.Reply):
             tensors.tensor("SEQUENCE", piece.sequence, np.int32),
             tensors.tensor("LAST", piece.last, np.bool_),
             tensors.timing(piece.timing),
+            tensors.tensor("TOOL_CALL", piece.tool_call),
             last=True,
         )
 
@@ -81,4 +82,5 @@ def _piece(request: Any) -> AnswerPiece:
         sequence=int(tensors.array(request, "SEQUENCE")[0]),
         last=tensors.flag(request, "LAST"),
         timing=json.loads(tensors.text(request, "TIMING", default="{}")),
+        tool_call=tensors.text(request, "TOOL_CALL", default=""),
     )

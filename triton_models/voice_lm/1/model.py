@@ -78,4 +78,5 @@ def _outputs(piece: AnswerPiece) -> list[Any]:
         tensors.tensor("SEQUENCE", piece.sequence, np.int32),
         tensors.tensor("LAST", piece.last, np.bool_),
         tensors.timing(piece.timing),
+        tensors.tensor("TOOL_CALL", piece.tool_call),
     ]
