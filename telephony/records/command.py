@@ -26,6 +26,7 @@ from telephony.records.migration import migrate
 from telephony.records.reading import Search, events_of, find_calls, tool_calls_of, turns_of
 from telephony.records.schema import CALLS
 from telephony.records.storing import store
+from telephony.records.writer import REFUSED
 
 
 def run(options: argparse.Namespace) -> int:
@@ -116,6 +117,8 @@ def _forget(options: argparse.Namespace, settings: RecordSettings, engine: Engin
         going = going_on(connection, conditions)
     if going:
         print(f"{going} calls have not ended yet: ask again afterwards")
+    if (settings.directory / REFUSED).exists():
+        print(f"{settings.directory / REFUSED} holds what the database refused: look through it")
     if held := spill.held(settings.directory):
         print(f"{held} gateways keep records that wait for the database: ask again afterwards")
 

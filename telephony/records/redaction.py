@@ -71,7 +71,7 @@ class Redactor:
             if letters := _LETTERS_AT_END.search(text[:end]):
                 limit = min(limit, letters.start())
         for value in self._values:
-            for length in range(1, len(value)):
+            for length in range(len(value) - 1, 0, -1):
                 if text[:limit].lower().endswith(value[:length].lower()):
                     limit -= length
                     break

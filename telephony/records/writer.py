@@ -27,6 +27,8 @@ from telephony.records.migration import migrate
 from telephony.records.spill import Spill, left_behind
 from telephony.records.storing import store
 
+REFUSED = "refused.jsonl"
+"""The file with entries that the database does not take."""
 LONGEST_QUEUE = 20_000
 """Entries, some minutes of a busy gateway. Those that find no place go to the file at once."""
 _LARGEST_BATCH = 500
@@ -227,7 +229,7 @@ class Writer:
             )
 
     def _refuse(self, entry: Entry) -> None:
-        path = self._directory / "refused.jsonl"
+        path = self._directory / REFUSED
         try:
             path.touch(mode=0o600)
             with path.open("a", encoding="utf-8") as file:

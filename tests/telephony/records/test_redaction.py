@@ -88,10 +88,10 @@ def test_a_text_in_pieces_is_masked_as_the_whole(seed):
     chance = random.Random(seed)
     text = (
         f"Well, one moment: {CARD} until 12 27, or AB 1234567, said Ann Lee-Smith. 幺三八零零 "
-        "and then forty-one eleven, double oh seven, 十二 at eight. AB"
+        "and then forty-one eleven, double oh seven, 十二 at eight for Ananan. AB"
     )
     redactor = Redactor(Redaction(frozenset({"cards", "ids", "digits"}), ("name",)))
-    redactor.keep_private({"name": "Ann Lee"})
+    redactor.keep_private({"name": ["Ann Lee", "Ananan"]})
     pieces, waiting, at = [], "", 0
     while at < len(text):
         step = chance.choice((1, 2, 3, 7, 30))
