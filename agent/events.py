@@ -12,6 +12,8 @@ class CallObserver(Protocol):
     greeting is turn 0. Names and their fields:
 
     ================== ================================================================
+    call_offered       call_sid, direction, and as far as known caller, called, agent: its webhook
+                       has come, or we dial it
     call_waiting       agent, ahead: calls that wait for a place before it
     call_forwarded     agent, reason: sent to another number; waited: seconds, where it waited
     forward_failed     status: what Twilio said of the call to that number

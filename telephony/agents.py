@@ -24,6 +24,7 @@ from agent.yaml_document import Location
 from telephony.hours import Hours
 from telephony.outbound.settings import OutboundSettings
 from telephony.phone_settings import PhoneSettings
+from telephony.records.redaction import Redaction
 from telephony.sentences import Sentences, sentences
 
 ANY_NUMBER = "*"
@@ -160,6 +161,11 @@ class Agent(AgentSettings):
             ValueError: One cannot be made; names it.
         """
         return tuple(build_tools(self.tools))
+
+    @property
+    def redaction(self) -> Redaction:
+        """What is masked in the records of its calls."""
+        return Redaction(frozenset(self.redact), self.private_arguments)
 
     @property
     def may_transfer(self) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 import aiohttp
 
-from agent.tools.webhook import SIGNATURE_HEADER, signature
+from agent.outgoing import SIGNATURE_HEADER, signature
 from telephony.phone_settings import HandoverSettings
 
 

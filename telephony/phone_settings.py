@@ -7,9 +7,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from agent.outgoing import Secret
 from agent.phone_number import PhoneNumber
 from agent.section import Section
-from agent.tools.settings import Secret
 from telephony.keypad import KeypadSettings
 
 

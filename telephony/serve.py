@@ -122,7 +122,7 @@ async def serving_here(
         The gateway.
     """
     settings.build_tools()
-    records = CallRecords(settings.gateway.records_dir)
+    records = CallRecords(settings.records)
     async with AsyncExitStack() as stack:
         loading = asyncio.create_task(_load_models(progress))
         try:

@@ -39,6 +39,7 @@ from telephony.operators import add_operator_routes
 from telephony.reception import Arrival, PrepareCall, Prepared, Reception
 from telephony.recorders import recording
 from telephony.records import CallRecords
+from telephony.records.keeping import keeping
 from telephony.rest import TwilioRest
 from telephony.shared_switchboard import SharedSwitchboard
 from telephony.switchboard import Switchboard
@@ -194,7 +195,7 @@ def create_app(
     app.router.add_post("/status", _status)
     app.router.add_get("/health", _health)
     add_operator_routes(app, gateway, settings.read_operator_token())
-    app.on_startup.append(_end_unfinished_records)
+    app.cleanup_ctx.append(lambda app: keeping(records))
     app.on_shutdown.append(_hang_up_all)
     return app
 
@@ -229,8 +230,8 @@ async def listening(
 async def _voice(request: web.Request) -> web.Response:
     gateway = request.app[GATEWAY]
     form = await signed_form(request)
-    caller, called = form.get("From", ""), form.get("To", "")
-    return twiml_response(await gateway.reception.receive(_call_sid(form), called, caller))
+    number = _call_sid(form), form.get("To", ""), form.get("From", "")
+    return twiml_response(await gateway.reception.receive(*number, form.get("AccountSid", "")))
 
 
 async def _forwarded(request: web.Request) -> web.Response:
@@ -318,9 +319,7 @@ async def _run_call(gateway: Gateway, live: Live, arrival: Arrival) -> None:
     line, start = live.line, live.line.start
     limit = asyncio.create_task(end_in_time(live, gateway.clock))
     try:
-        if live.recorder is None:
-            live.recorder = gateway.records.open(start.call_sid)
-        recorder = live.recorder
+        recorder = live.recorder = gateway.reception.record_of(start, arrival)
         waited = {"waited": live.since - arrival.arrived} if arrival.waited else {}
         recorder.event("call_started", call_sid=start.call_sid, agent=live.agent_name, **waited)
         logger.bind(call_sid=start.call_sid, agent=live.agent_name).info("Call started")
@@ -355,6 +354,8 @@ async def _run_call(gateway: Gateway, live: Live, arrival: Arrival) -> None:
             if cause is EndCause.TRANSFERRED and live.telephone is not None:
                 live.recorder.event("call_transferred", to=live.telephone.transferred_to)
             live.recorder.close(cause)
+            if cause is EndCause.TRANSFERRED:
+                gateway.reception.sent_on(start.call_sid, live.recorder)
         logger.bind(call_sid=start.call_sid, cause=cause).info("Call ended")
         if arrival.prepared is not None:
             await arrival.prepared.close()
@@ -372,10 +373,6 @@ async def drain(app: web.Application, seconds: float) -> None:
     """
     gateway = app[GATEWAY]
     await drained(gateway.switchboard, gateway.live, gateway.clock, seconds)
-
-
-async def _end_unfinished_records(app: web.Application) -> None:
-    app[GATEWAY].records.end_unfinished()
 
 
 async def _hang_up_all(app: web.Application) -> None:

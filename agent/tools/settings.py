@@ -1,56 +1,15 @@
 """How tools are declared in the settings: ``agent.tools``."""
 
-import ipaddress
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
-from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
+from agent.outgoing import Secret, check_address
 from agent.phone_number import PhoneNumber
 from agent.section import Section
 
 _NAME = r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$"
-
-
-class Secret(Section):
-    """A value that does not belong in a file of settings.
-
-    Attributes:
-        env: Variable of the environment that holds it.
-        file: File that holds it and nothing else, in place of ``env``.
-        prefix: Stands before it, such as ``"Bearer "``.
-    """
-
-    env: str | None = None
-    file: Path | None = None
-    prefix: str = ""
-
-    @model_validator(mode="after")
-    def _one_source(self) -> "Secret":
-        if (self.env is None) == (self.file is None):
-            raise ValueError("a secret has either env or file")
-        return self
-
-    def read(self) -> str:
-        """The value, with its prefix.
-
-        Raises:
-            ValueError: It is not there, or empty; names the variable or the file.
-        """
-        if self.env is not None:
-            value, place = os.environ.get(self.env, ""), f"environment variable {self.env}"
-        else:
-            assert self.file is not None
-            place = f"file {self.file}"
-            try:
-                value = self.file.read_text("utf-8").strip()
-            except OSError as error:
-                raise ValueError(f"{place}: {error.strerror or error}") from error
-        if not value:
-            raise ValueError(f"{place} is empty or not set")
-        return self.prefix + value
 
 
 class _Tool(Section):
@@ -118,9 +77,7 @@ class WebhookSettings(_Tool):
 
     @model_validator(mode="after")
     def _safe(self) -> "WebhookSettings":
-        parts = urlsplit(self.url)
-        if parts.scheme != "https" and not (parts.scheme == "http" and _loopback(parts.hostname)):
-            raise ValueError(f"url must be https, or http on loopback, got {self.url!r}")
+        check_address(self.url)
         if self.retries and not self.idempotent:
             raise ValueError("retries need idempotent: true; a request that is not is made once")
         return self
@@ -230,12 +187,3 @@ ToolSettings: TypeAlias = Annotated[
     Field(discriminator="kind"),
 ]
 """One tool, told apart by ``kind``."""
-
-
-def _loopback(host: str | None) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host or "").is_loopback
-    except ValueError:
-        return False

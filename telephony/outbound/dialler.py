@@ -302,10 +302,18 @@ class Dialler:
         while len(self.calls) > _KEPT:
             del self.calls[next(iter(self.calls))]
         try:
-            call.recorder = self._gateway.records.open(sid)
+            call.recorder = self._gateway.records.open(
+                sid,
+                caller=call.how.caller_id,
+                called=call.to,
+                account_sid=self._account_sid,
+                direction="outbound",
+                agent=call.agent_name,
+                redaction=call.agent.redaction,
+            )
             call.recorder.event("call_dialled", call_sid=sid, agent=call.agent_name)
-        except (OSError, ValueError) as error:
-            logger.bind(error=type(error).__name__).error("A call cannot be recorded")
+        except ValueError as error:
+            logger.bind(error=str(error)).error("A call cannot be recorded")
 
     def _detected(self, call: Dialled, answered_by: str) -> None:
         call.answered_by = answered_by

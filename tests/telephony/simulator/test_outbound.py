@@ -1,6 +1,7 @@
 """Calls that are made from here, from the request to the result, over a loopback Twilio."""
 
 import asyncio
+import contextlib
 import csv
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
+from agent.record_settings import RecordSettings
 from agent.settings import GatewaySettings
 from telephony.agents import Agent, Agents
 from telephony.line import EndCause
@@ -20,9 +22,9 @@ from telephony.outbound.dialler import with_variables
 from telephony.outbound.routes import add_outbound_routes
 from telephony.records import CallRecords
 from telephony.server import create_app, listening
-from telephony.simulator.agent_records import RecordTail
 from telephony.simulator.callee import Callee
 from telephony.simulator.loopback import Loopback, running_twilio
+from telephony.simulator.record_tail import tail_of_call
 from telephony.simulator.target import Target
 from telephony.simulator.trace import CallTrace
 
@@ -57,10 +59,11 @@ class Desk:
         return [call.trace for call in self.twilio.twilio.calls.values()]
 
     def events(self, name: str) -> list[dict]:
-        (path,) = self.records.directory.glob("*.jsonl")
-        tail = RecordTail(path)
-        tail.read()
-        return [event.fields for event in tail.events if event.name == name]
+        assert self.records.flush()
+        (call,) = self.calls
+        database = self.records.settings.directory / "calls.db"
+        with contextlib.closing(tail_of_call(database, call.call_sid)) as tail:
+            return [event.fields for event in tail.read() if event.name == name]
 
 
 @pytest.fixture
@@ -95,7 +98,7 @@ async def desk(clock, tmp_path, unused_tcp_port):
                 "greeting_text": "Hello ${name}.",
                 "outbound": {"caller_id": OURS, "hours": hours, **outbound},
             }
-            records = CallRecords(tmp_path / "records", clock.time)
+            records = CallRecords(RecordSettings(directory=tmp_path), clock.time)
             app = create_app(
                 settings,
                 answer,

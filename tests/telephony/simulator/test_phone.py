@@ -10,6 +10,7 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from agent.pipeline import SharedModels, run_call
+from agent.record_settings import RecordSettings
 from agent.settings import GatewaySettings
 from telephony.agents import Agent, Agents
 from telephony.records import CallRecords
@@ -67,7 +68,7 @@ class Centre(Line):
 
     def written(self) -> str:
         """All that the records hold."""
-        return "".join(path.read_text() for path in self.records.iterdir())
+        return "".join(path.read_text("latin-1") for path in self.records.parent.glob("calls.db*"))
 
     async def live(self, number: str) -> LiveCall:
         """The call that was made to a number."""
@@ -122,7 +123,7 @@ async def answering(clock, tmp_path, models, tone, unused_tcp_port):
             gateway = GatewaySettings.model_validate(
                 {"auth_token": SecretStr(TOKEN), "rest_url": twilio.url, "transfer": transfer}
             )
-            records = CallRecords(tmp_path / "records", clock.time)
+            records = CallRecords(RecordSettings(directory=tmp_path), clock.time)
             app = create_app(
                 gateway,
                 answer,
@@ -132,7 +133,7 @@ async def answering(clock, tmp_path, models, tone, unused_tcp_port):
                 clock=clock,
             )
             await stack.enter_async_context(listening(app, "127.0.0.1", unused_tcp_port))
-            return Centre(twilio, session, records.directory)
+            return Centre(twilio, session, tmp_path / "calls.db")
 
         yield start
 
