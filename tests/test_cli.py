@@ -260,7 +260,7 @@ def test_settings_are_read_anew_at_a_signal_if_they_are_right(tmp_path: Path) ->
     text = "".join(lines)
     assert steps == [], text
     assert "settings stay as they were" in text
-    assert f"{settings}:3: unknown field agents.desk.greting" in text
+    assert f"{settings}:4: unknown field agents.desk.greting" in text
     assert text.index("draining: no more calls") < text.index("\n  stopped\n")
 
 

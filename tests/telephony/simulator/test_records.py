@@ -13,9 +13,10 @@ from sqlalchemy import create_engine, select
 from agent.conversation import AGENT_RATE
 from agent.pipeline import SharedModels, run_call
 from agent.record_settings import RecordSettings
-from agent.settings import AgentSettings, GatewaySettings
+from agent.settings import GatewaySettings
 from agent.voice_session import AnswerChunk
-from telephony.records import CallRecords, Redaction
+from telephony.agents import Agent, Agents
+from telephony.records import CallRecords
 from telephony.records.schema import CALLS, EVENTS, TURNS
 from telephony.server import create_app, listening
 from telephony.simulator import rehearsal
@@ -95,13 +96,13 @@ async def test_a_call_is_told_by_its_tables_masked_and_others_hear_of_it(
     monkeypatch.setattr(rehearsal, "_RECORD_SECONDS", 3600.0)
     webhooks = ({"url": url, "secret": {"env": "CRM_SECRET"}},)
     records = CallRecords(RecordSettings(directory=tmp_path, webhooks=webhooks), clock.time)
-    settings = AgentSettings(redact=("cards",))
+    agent = Agent(redact=("cards",))
 
     async def ready():
         pass
 
     async def answer(transport, call):
-        await run_call(transport, Session(tone), models, settings, call.observer)
+        await run_call(transport, Session(tone), models, agent, call.observer)
 
     app = create_app(
         GatewaySettings(auth_token=SecretStr(TOKEN)),
@@ -109,7 +110,7 @@ async def test_a_call_is_told_by_its_tables_masked_and_others_hear_of_it(
         records,
         engine_ready=ready,
         clock=clock,
-        redaction=Redaction(frozenset(settings.redact)),
+        agents=Agents({"agent": agent}),
     )
     scenario = Scenario.model_validate(
         {
