@@ -39,6 +39,8 @@ class Network(Part):
         loss_run: Mean length of a run of lost frames.
         stalls: Times during which nothing comes through.
         torn_at_ms: The connection breaks then, without a close frame.
+        garbage_at_ms: Something that is no message of a media stream is sent then, as by somebody
+            who has got hold of the socket.
         slow_close_ms: So long the socket stays open when the call or the server has ended it.
         seed: Makes it repeatable.
     """
@@ -49,6 +51,7 @@ class Network(Part):
     loss_run: float = Field(default=1, ge=1)
     stalls: tuple[Stall, ...] = ()
     torn_at_ms: float | None = Field(default=None, ge=0)
+    garbage_at_ms: float | None = Field(default=None, ge=0)
     slow_close_ms: float = Field(default=0, ge=0)
     seed: int = 0
 

@@ -40,6 +40,7 @@ CLOSE_SECONDS = 5.0
 
 Tap = Callable[[NDArray[np.int16], NDArray[np.int16]], None]
 """Is handed every frame of both sides: int16 [160] said, int16 [160] heard."""
+_GARBAGE = '{"event": "media", "media": {"payload": \ufffd'
 
 
 class MediaStream:
@@ -85,7 +86,7 @@ class MediaStream:
         self._network = network or Network()
         self._tap = tap
         self._ending = ending or asyncio.Event()
-        self._outbox: asyncio.Queue[tuple[TwilioEvent, float]] = asyncio.Queue(OUTBOX)
+        self._outbox: asyncio.Queue[tuple[str, float]] = asyncio.Queue(OUTBOX)
         self._inbox: asyncio.Queue[tuple[str | bytes, float]] = asyncio.Queue()
         self._sequence = start.sequence
         self._overflow = False
@@ -131,7 +132,7 @@ class MediaStream:
     async def _talk(self, caller: Person, receiving: asyncio.Task[None]) -> trace.Cause:
         away = LossyLine(self._network, "said")
         back = LossyLine(self._network, "heard")
-        torn = self._network.torn_at_ms
+        torn, garbage = self._network.torn_at_ms, self._network.garbage_at_ms
         said = None
         tick = 0
         while True:
@@ -140,6 +141,9 @@ class MediaStream:
             self._trace.lateness.append(max(0.0, self._clock.time() - due))
             if torn is not None and tick * FRAME_SECONDS * 1000 >= torn:
                 return self._tear()
+            if garbage is not None and tick * FRAME_SECONDS * 1000 >= garbage:
+                self._put_text(_GARBAGE)
+                garbage = None
             if receiving.done():
                 receiving.result()
                 return self._server_closed()
@@ -207,11 +211,11 @@ class MediaStream:
 
     async def _send(self) -> None:
         while True:
-            event, due = await self._outbox.get()
+            message, due = await self._outbox.get()
             try:
                 if not self._network.on_time:
                     await self._clock.sleep(max(0.0, due - self._clock.time()))
-                await self._socket.send_str(event.to_json())
+                await self._socket.send_str(message)
             except (ConnectionError, aiohttp.ClientError):
                 return
             finally:
@@ -236,8 +240,11 @@ class MediaStream:
             self._put(MarkReturned(self._start.stream_sid, name, self._next()))
 
     def _put(self, event: TwilioEvent) -> None:
+        self._put_text(event.to_json())
+
+    def _put_text(self, message: str) -> None:
         try:
-            self._outbox.put_nowait((event, self._to_server.arrival(self._clock.time())))
+            self._outbox.put_nowait((message, self._to_server.arrival(self._clock.time())))
         except asyncio.QueueFull:
             self._overflow = True
 

@@ -1,5 +1,7 @@
 """What the network does to a call."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -128,6 +130,27 @@ async def test_a_torn_connection_ends_the_stream_without_a_stop(agent, placed):
     assert [error.code for error in call.errors] == [31903]
     assert call.stream.position == 8000
     assert not agent.lines[0].stopped
+
+
+async def test_garbage_is_sent_between_the_messages_of_a_stream(agent, placed):
+    texts = []
+
+    async def behave(line):
+        async for message in line.socket:
+            texts.append(message.data)
+            try:
+                json.loads(message.data)
+            except json.JSONDecodeError:
+                await line.socket.close(code=1002)
+
+    agent.behave = behave
+
+    call = await placed(Network(garbage_at_ms=1000))
+
+    assert len(texts) > 40
+    assert "\ufffd" in texts[-1]
+    assert call.cause is Cause.STREAM_FAILED
+    assert [error.code for error in call.errors] == [31921]
 
 
 async def test_a_socket_that_closes_slowly_stays_open_after_the_stop(agent, placed, clock):
