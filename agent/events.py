@@ -45,7 +45,7 @@ class CallObserver(Protocol):
     recording          by: gateway or twilio; path or recording_sid
     recording_paused
     recording_resumed
-    recording_ended    seconds
+    recording_ended    seconds; of Twilio's recording also recording_sid and url
     call_dialled       call_sid, agent: a call is made from here
     answered_by        answered_by: what machine detection found
     call_not_answered  status: busy, no-answer, failed or canceled

@@ -33,7 +33,8 @@ _REPEAT_SECONDS = 30.0
 """How often it hears why."""
 _FORGET_SECONDS = 60.0
 """A waiting call that has not asked for so long is gone."""
-_MOST_SENT_ON = 1000
+_MOST_ENDED = 1000
+"""Calls that can still be told something about."""
 _ANSWERED = frozenset({"completed", "answered"})
 
 
@@ -122,7 +123,7 @@ class Reception:
         self._url = url
         self._prepare = prepare
         self._arrivals: dict[str, Arrival] = {}
-        self._sent_on: dict[str, CallRecorder] = {}
+        self._ended: dict[str, CallRecorder] = {}
 
     async def receive(
         self, call_sid: str, called: str, caller: str = "", account_sid: str = ""
@@ -173,7 +174,6 @@ class Reception:
         """Forget a call whose socket has not opened and will not."""
         arrival = self._arrivals.pop(call_sid, None)
         self._switchboard.forget(call_sid)
-        self._sent_on.pop(call_sid, None)
         if arrival is None:
             return
         self._unwatch(arrival)
@@ -209,10 +209,7 @@ class Reception:
         if status in _ANSWERED:
             return webhooks.hang_up_twiml()
         logger.bind(call_sid=call_sid, status=status).warning("A call was forwarded in vain")
-        record = self._sent_on.pop(call_sid, None)
-        if record is not None:
-            record.afterwards("forward_failed", status=status)
-        else:
+        if not self.afterwards(call_sid, "forward_failed", status=status):
             # Another process has sent it on.
             arrival = Arrival("", Agent(), self._clock.time(), called=called)
             self._write(call_sid, arrival, "forward_failed", "refused", status=status)
@@ -236,11 +233,18 @@ class Reception:
             arrival.recorder = self._open(start.call_sid, arrival)
         return arrival.recorder
 
-    def sent_on(self, call_sid: str, record: CallRecorder) -> None:
-        """Remember the record of a call that somebody else is to have; it may come back."""
-        self._sent_on[call_sid] = record
-        while len(self._sent_on) > _MOST_SENT_ON:
-            del self._sent_on[next(iter(self._sent_on))]
+    def ended(self, call_sid: str, record: CallRecorder) -> None:
+        """Remember the record of a call whose agent's part is over: there may be more to tell."""
+        self._ended[call_sid] = record
+        while len(self._ended) > _MOST_ENDED:
+            del self._ended[next(iter(self._ended))]
+
+    def afterwards(self, call_sid: str, name: str, **fields: JSON) -> bool:
+        """Add to the record of a call whose agent's part is over; false if it is none of ours."""
+        record = self._ended.get(call_sid)
+        if record is not None:
+            record.afterwards(name, **fields)
+        return record is not None
 
     async def close(self) -> None:
         """Forget all calls whose socket has not opened."""
@@ -323,7 +327,7 @@ class Reception:
         if number is not None:
             self._write(call_sid, arrival, "call_forwarded", "forwarded", **fields)
             if arrival.recorder is not None:
-                self.sent_on(call_sid, arrival.recorder)
+                self.ended(call_sid, arrival.recorder)
             return webhooks.dial_twiml(
                 number,
                 self._url("/forwarded"),

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 from loguru import logger
 
-from agent.events import CallObserver
+from agent.events import JSON, CallObserver
 from agent.settings import GatewaySettings
 from agent.tools.call import Phone
 from telephony import webhooks
@@ -119,6 +119,14 @@ class Gateway:
             raise web.HTTPServiceUnavailable(text="gateway.public_base_url is not set\n")
         return self.public_base_url + path
 
+    def note(self, call_sid: str, name: str, **fields: JSON) -> bool:
+        """Add an event to a call's record, whether it is over or not; false: no call of ours."""
+        live = self.live.get(call_sid)
+        if live is None or live.recorder is None:
+            return self.reception.afterwards(call_sid, name, **fields)
+        live.recorder.event(name, **fields)
+        return True
+
 
 GATEWAY = web.AppKey("gateway", Gateway)
 
@@ -188,7 +196,7 @@ def create_app(
         url=gateway.url,
         prepare=prepare,
     )
-    add_transfer_routes(app, gateway.transfers, signed_form)
+    add_transfer_routes(app, gateway.transfers, gateway.note, signed_form)
     app.router.add_post("/voice", _voice)
     app.router.add_post("/forwarded", _forwarded)
     app.router.add_get("/media", _media)
@@ -354,8 +362,7 @@ async def _run_call(gateway: Gateway, live: Live, arrival: Arrival) -> None:
             if cause is EndCause.TRANSFERRED and live.telephone is not None:
                 live.recorder.event("call_transferred", to=live.telephone.transferred_to)
             live.recorder.close(cause)
-            if cause is EndCause.TRANSFERRED:
-                gateway.reception.sent_on(start.call_sid, live.recorder)
+            gateway.reception.ended(start.call_sid, live.recorder)
         logger.bind(call_sid=start.call_sid, cause=cause).info("Call ended")
         if arrival.prepared is not None:
             await arrival.prepared.close()

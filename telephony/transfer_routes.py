@@ -13,19 +13,26 @@ from collections.abc import Awaitable, Callable, Mapping
 from aiohttp import web
 from loguru import logger
 
+from agent.events import JSON
 from telephony.transfers import Transfers
 
 SignedForm = Callable[[web.Request], Awaitable[Mapping[str, str]]]
 """The fields of a form that Twilio signed; refuses others."""
 _OVER = frozenset({"completed", "busy", "failed", "no-answer", "canceled"})
 
+Note = Callable[..., bool]
+"""Adds an event to a call's record: its SID, the name, the fields; false: no call of ours."""
 
-def add_transfer_routes(app: web.Application, transfers: Transfers, signed: SignedForm) -> None:
+
+def add_transfer_routes(
+    app: web.Application, transfers: Transfers, note: Note, signed: SignedForm
+) -> None:
     """Let Twilio ask.
 
     Args:
         app: The gateway.
         transfers: Its transfers.
+        note: Adds to the record of a call that may have ended.
         signed: Reads what Twilio sends.
     """
 
@@ -45,11 +52,14 @@ def add_transfer_routes(app: web.Application, transfers: Transfers, signed: Sign
 
     async def recording(request: web.Request) -> web.Response:
         form = await signed(request)
-        logger.bind(
-            call_sid=form.get("CallSid"),
-            recording_sid=form.get("RecordingSid"),
-            status=form.get("RecordingStatus"),
-        ).info("Twilio's recording of a call has ended")
+        ended: dict[str, JSON] = {
+            "recording_sid": form.get("RecordingSid"),
+            "url": form.get("RecordingUrl"),
+            "seconds": float(form.get("RecordingDuration") or 0),
+        }
+        call_sid = form.get("CallSid", "")
+        if not note(call_sid, "recording_ended", **ended):
+            logger.bind(call_sid=call_sid, **ended).warning("A recording of no call of ours")
         return web.Response(status=204)
 
     app.router.add_post("/next", next_)

@@ -210,6 +210,11 @@ async def test_twilio_records_and_pauses_for_digits(answering):
     assert line.twilio.api.faults == []
     told = [request for request in trace.requests if request.url.endswith("/recording")]
     assert [request.status for request in told] == [204]
+    await line.wait("recording_ended")
+    (ended,) = line.of("recording_ended")
+    assert ended["recording_sid"] == line.of("recording")[0]["recording_sid"]
+    assert ended["url"].endswith(ended["recording_sid"])
+    assert ended["seconds"] > 0
 
 
 # ---- transfers
