@@ -112,6 +112,27 @@ class Document:
             yield from self._repeated(child, (*above, key))
 
 
+def read_mapping(path: Path, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> dict[str, Any]:
+    """Read a YAML file's mapping as it stands.
+
+    Args:
+        path: The file.
+        loader: A safe loader.
+
+    Raises:
+        ValueError: The file cannot be read or is no YAML mapping; the message names it.
+    """
+    try:
+        content = yaml.load(path.read_text("utf-8"), loader)
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a YAML file: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a mapping, got {type(content).__name__}")
+    return content
+
+
 def _children(node: yaml.Node | None) -> Iterator[tuple[str | int, yaml.Node, int]]:
     """Keys or positions, what stands there, and in which line (from 1)."""
     if isinstance(node, yaml.MappingNode):

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field
 
 from agent.tools.arguments import Arguments
 from agent.tools.call import Call
 from agent.tools.settings import LookUpSettings
 from agent.tools.tool import Tool, ToolResult
+from agent.yaml_document import read_mapping
 
 _SIMILAR = 0.75
 """Least likeness (difflib's ratio) at which a key that was not quite hit is taken."""
@@ -54,14 +54,9 @@ def _plain(text: str) -> str:
 
 
 def _read(path: Path) -> Mapping[str, str]:
-    try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a YAML file: {error}") from error
-    if not isinstance(content, dict) or not content:
-        raise ValueError(f"{path}: expected a mapping of facts")
+    content = read_mapping(path)
+    if not content:
+        raise ValueError(f"{path}: expected facts, got none")
     for key, fact in content.items():
         if not isinstance(key, str) or not isinstance(fact, str):
             raise ValueError(f"{path}: {key!r}: expected text for a key and for its fact")

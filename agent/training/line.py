@@ -15,7 +15,8 @@ from typing import Any
 
 from agent.evaluation.text import Language, units
 from agent.training.phrasings import as_sentence, politely, select
-from agent.training.recipe import Section, read_mapping
+from agent.training.recipe import Section
+from agent.yaml_document import read_mapping
 
 NEUTRAL = "neutral"
 

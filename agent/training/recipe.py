@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+from agent.yaml_document import read_mapping
 
 
 class Section(BaseModel):
@@ -68,23 +69,6 @@ def _moved(value: Any, directory: Path) -> Any:
     if isinstance(value, list):
         return [_moved(item, directory) for item in value]
     return value
-
-
-def read_mapping(path: Path) -> dict[str, Any]:
-    """Read a YAML file that holds a mapping.
-
-    Raises:
-        ValueError: It does not, or cannot be read.
-    """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a YAML file: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: expected a mapping, found {type(values).__name__}")
-    return values
 
 
 def _explain(error: ValidationError, where: str) -> str:

@@ -7,9 +7,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from agent.yaml_document import read_mapping
 from telephony.simulator.expansion import expand
 from telephony.simulator.formats import pipecat, tau2
-from telephony.simulator.part import explain, read_mapping
+from telephony.simulator.part import explain
 from telephony.simulator.scenario import Scenario, Turn
 
 

@@ -1,10 +1,11 @@
 """What the simulator reads from files: strict models, and errors that name file and field."""
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+from agent.yaml_document import read_mapping
 
 
 class Part(BaseModel):
@@ -31,27 +32,6 @@ def read_part(path: Path, model: type[_Model]) -> _Model:
         return model.model_validate(read_mapping(path))
     except ValidationError as error:
         raise ValueError(f"{path}: {explain(error)}") from None
-
-
-def read_mapping(path: Path, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> dict[str, Any]:
-    """Read a YAML file's mapping as it stands.
-
-    Args:
-        path: The file.
-        loader: A safe loader.
-
-    Raises:
-        ValueError: The file cannot be read or is no YAML mapping; the message names it.
-    """
-    try:
-        content = yaml.load(path.read_text("utf-8"), loader)
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a YAML file: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a mapping, got {type(content).__name__}")
-    return content
 
 
 def explain(error: ValidationError) -> str:

@@ -45,7 +45,7 @@ def test_numbers_and_paths_are_what_the_file_means(tmp_path):
         (GOOD.replace("0.5", "much"), "field 'outer.inner.share' is wrong"),
         (GOOD.replace("3,", "2.5,"), "field 'outer.steps' is wrong"),
         (GOOD.replace("outer", "other"), "section 'outer' is missing"),
-        ("[1, 2]", "expected a mapping, found list"),
+        ("[1, 2]", "expected a mapping, got list"),
         ("outer: {", "not a YAML file"),
     ],
 )
