@@ -20,7 +20,7 @@ import soundfile
 
 from agent.sound import SAMPLE_RATE, Audio
 
-KEY_VARIABLE = "GLM_VOICE_EVALUATION_KEY"
+KEY_VARIABLE = "GLM_EVALUATION_KEY"
 _TIMEOUT = 120.0
 
 _QUALITY = """\

@@ -54,7 +54,7 @@ async def judge(service, **fields):
 
 
 async def test_a_recogniser_hears_the_phone_at_its_own_rate(service, monkeypatch):
-    monkeypatch.setenv("GLM_VOICE_EVALUATION_KEY", "of another service")
+    monkeypatch.setenv("GLM_EVALUATION_KEY", "of another service")
     audio = (8000 * np.sin(np.arange(1600) / 5)).astype(np.int16)
 
     assert await asyncio.to_thread(Outside(service.environ).read, audio) == "We are open."
@@ -66,7 +66,7 @@ async def test_a_recogniser_hears_the_phone_at_its_own_rate(service, monkeypatch
 
 
 async def test_a_rating_holds_from_the_threshold_on(service, monkeypatch):
-    monkeypatch.setenv("GLM_VOICE_EVALUATION_KEY", "of another service")
+    monkeypatch.setenv("GLM_EVALUATION_KEY", "of another service")
 
     assert (await judge(service)).passed
     assert (await judge(service, threshold=7.5)).passed is False
