@@ -17,6 +17,8 @@ class Sentences:
         apology: The call cannot be answered: the engine, or that other number, does not.
         nobody: No agent has the number that was called.
         goodbye: The call ends now though nobody wants it to.
+        trouble: The engine has failed in the middle of an answer, which begins anew in a moment.
+        lost: No engine has come back; the call ends.
     """
 
     busy: str
@@ -26,6 +28,8 @@ class Sentences:
     apology: str
     nobody: str
     goodbye: str
+    trouble: str
+    lost: str
 
 
 ENGLISH = Sentences(
@@ -36,6 +40,8 @@ ENGLISH = Sentences(
     apology="We are sorry, we cannot take your call right now. Please call again later. Goodbye.",
     nobody="Nobody can be reached at this number. Goodbye.",
     goodbye="I am sorry, I have to end our call now. Goodbye.",
+    trouble="Sorry, one moment please.",
+    lost="I am sorry, I cannot go on with our call now. Please call again later. Goodbye.",
 )
 CHINESE = Sentences(
     busy="现在所有线路都在忙，请过几分钟再打来。再见。",
@@ -45,6 +51,8 @@ CHINESE = Sentences(
     apology="很抱歉，我们现在无法接听您的电话，请稍后再打来。再见。",
     nobody="您拨打的号码无人接听。再见。",
     goodbye="很抱歉，我现在必须结束通话了。再见。",
+    trouble="抱歉，请稍等。",
+    lost="很抱歉，我现在无法继续通话，请稍后再打来。再见。",
 )
 
 
