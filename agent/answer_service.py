@@ -170,6 +170,8 @@ class AnswerService(ToolService):
         except Exception as error:
             # Whatever went wrong in the engine, the call goes on; the next turn may be answered.
             lost = isinstance(error, EngineLost)
+            # Its last words are all there.
+            answer.complete = lost and not answer.cut
             self._event("error", answer, message=str(error))
             await self.cancel_ttfb_metrics()  # type: ignore[no-untyped-call]
             await self.push_error(

@@ -25,4 +25,4 @@ class FailureSettings(Section):
     recovery_timeout: float = Field(default=30.0, gt=0)
     history_secs: float = Field(default=180.0, ge=0)
     restart: bool = True
-    frozen_secs: float = Field(default=5.0, gt=0)
+    frozen_secs: float = Field(default=10.0, gt=0)

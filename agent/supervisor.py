@@ -56,14 +56,15 @@ class Supervisor:
         self._server = server
         self._frozen_secs = frozen_secs
         self._progress = progress
-        self._asked = self._lived = time.monotonic()
+        # When the last model's process was loaded anew.
+        self._loaded = 0.0
 
     async def run(self) -> None:
         """Watch until cancelled."""
         while True:
             try:
                 await self._watch()
-            except (EmbeddedServerError, InferenceServerException, TimeoutError) as error:
+            except (EmbeddedServerError, InferenceServerException) as error:
                 logger.bind(error=str(error)).error("The engine could not be started again")
                 await asyncio.sleep(_WAIT_SECONDS)
 
@@ -73,15 +74,16 @@ class Supervisor:
             # A start that failed has left none.
             await self._start()
         replica = Replica(self._server.url)
+        freezing = asyncio.create_task(self._end_frozen(replica))
         try:
-            self._lived = time.monotonic()
             while self._server.running:
                 await asyncio.sleep(_LOOK_SECONDS)
                 for model in _MODELS:
                     if self._server.running and not self._stubs(model):
                         await self._load(model)
-                await self._end_frozen(replica)
         finally:
+            freezing.cancel()
+            await asyncio.gather(freezing, return_exceptions=True)
             await replica.close()
         logger.warning("tritonserver has died")
         await self._start()
@@ -98,31 +100,37 @@ class Supervisor:
         try:
             async with asyncio.timeout(_LOAD_SECONDS):
                 await self._server.reload(model)
+        except TimeoutError:
+            self._kill()
+            return
         except (EmbeddedServerError, InferenceServerException):
             if self._server.running:
                 raise
             return
-        self._lived = time.monotonic()
+        finally:
+            self._loaded = time.monotonic()
         self._progress(f"model {model} started again after {time.monotonic() - began:.1f} s")
 
     async def _end_frozen(self, replica: Replica) -> None:
         """Kill what has shown no life for too long; then it is as if it had died."""
-        if time.monotonic() - self._asked < _ASK_SECONDS:
-            return
-        found = await problem(replica, min(self._frozen_secs, _ASK_SECONDS))
-        self._asked = time.monotonic()
-        if found is None:
-            self._lived = self._asked
-        elif self._asked - self._lived >= self._frozen_secs:
-            frozen = [model for model in _MODELS if f"model {model}:" in found]
-            pids = [pid for model in frozen for pid in self._stubs(model)]
-            if not pids and self._server.pid is not None:
-                pids = [self._server.pid]
-            logger.bind(error=found).error("The engine shows no life: it is killed")
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            self._lived = self._asked
+        while True:
+            await asyncio.sleep(_ASK_SECONDS)
+            began = time.monotonic()
+            found = await problem(replica, self._frozen_secs)
+            silent = time.monotonic() - began >= self._frozen_secs
+            # What has died fails at once, and a model that is being loaded has a reason.
+            if found is not None and silent and self._loaded < began and all(self._all_stubs()):
+                logger.bind(error=found).error("The engine shows no life: it is killed")
+                self._kill()
+
+    def _kill(self) -> None:
+        """End the server and its models' processes: one that hangs can hang the others."""
+        if self._server.running and self._server.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._server.pid, signal.SIGKILL)
+
+    def _all_stubs(self) -> list[list[int]]:
+        return [self._stubs(model) for model in _MODELS]
 
     def _stubs(self, model: str) -> list[int]:
         return [] if self._server.pid is None else stub_processes(self._server.pid, model)

@@ -130,6 +130,8 @@ class Engine:
         self.error = None
         self.carries = None
         self.sessions = []
+        # Opens calls that outlive it, given the clock.
+        self.lasting = lambda clock: None
 
     async def ready(self):
         if self.error is not None:
@@ -289,7 +291,7 @@ async def house(clock, engine, models, tmp_path):
                     **gateway,
                 }
             )
-            answering = Answering(engine.open_session, models)
+            answering = Answering(engine.open_session, models, engine.lasting(clock))
             app = create_app(
                 settings,
                 answering.answer if speaks else stay,
