@@ -123,14 +123,14 @@ class Engine:
         if not self.comes_back.is_set():
             raise EngineUnavailable("still dead")
         self.dead = None
-        self.sessions.append(Inner(self, [replace_turn(turn) for turn in turns]))
+        self.sessions.append(Inner(self, [as_told(turn) for turn in turns]))
         return self.sessions[-1], "two:1"
 
     def abandon(self, session):
         self.abandoned += 1
 
 
-def replace_turn(turn):
+def as_told(turn):
     """What a turn tells, as it is now."""
     answer = turn.request.answered
     said = None if turn.audio is None else len(turn.audio)
@@ -179,6 +179,11 @@ async def texts(chunks):
     return [chunk.text for chunk in await collect(chunks)]
 
 
+async def until_it_fails(chunks, said):
+    async for chunk in chunks:
+        said.append(chunk.text)
+
+
 async def settle():
     for _ in range(200):
         await asyncio.sleep(0)
@@ -219,7 +224,7 @@ async def test_silence_is_a_failure_only_if_the_engine_shows_no_life(engine, ses
     engine.scripts = [[("Hello", 2.0), None], [("Hello.", 1.0)]]
     asked = asyncio.create_task(texts(session.answer(SAY)))
     async with asyncio.timeout(30):
-        while len(engine.probed) < 5:
+        while len(engine.probed) < 5:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
     # Not before the caller has heard all there was.
     assert engine.probed[0] == pytest.approx(2.5)
@@ -302,8 +307,7 @@ async def test_an_engine_that_stays_away_ends_the_call_with_a_sentence(engine, s
     engine.comes_back.clear()
     said = []
     with pytest.raises(EngineLost, match="no engine within 10 s"):
-        async for chunk in session.answer(SAY):
-            said.append(chunk.text)
+        await until_it_fails(session.answer(SAY), said)
     assert said == [APOLOGY, FAREWELL]
     assert session.lost
 
@@ -312,8 +316,7 @@ async def test_a_request_that_no_engine_takes_is_an_error_after_one_apology(engi
     engine.scripts = [[EngineUnavailable("too long")], [EngineUnavailable("too long")], [("a", 1)]]
     said = []
     with pytest.raises(EngineUnavailable, match="too long"):
-        async for chunk in session.answer(SAY):
-            said.append(chunk.text)
+        await until_it_fails(session.answer(SAY), said)
     assert said == [APOLOGY]
     assert await texts(session.answer(SAY)) == ["a"]
 
