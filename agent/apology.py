@@ -43,11 +43,11 @@ class KeptSentences:
             self._later = asyncio.create_task(self.say(missing))
 
     async def say(self, texts: Iterable[str]) -> None:
-        """Have sentences said; what the engine cannot say now is left out."""
+        """Have sentences said, up to the first that the engine cannot say now."""
         async with self._saying:
             for text in texts:
-                if text not in self._kept:
-                    await self._say(text)
+                if text not in self._kept and not await self._say(text):
+                    return
 
     async def close(self) -> None:
         """Give up what is being said."""
@@ -55,14 +55,16 @@ class KeptSentences:
             self._later.cancel()
             await asyncio.gather(self._later, return_exceptions=True)
 
-    async def _say(self, text: str) -> None:
+    async def _say(self, text: str) -> bool:
         session = self._open_session()
         try:
             pieces = [chunk.audio async for chunk in session.answer(TurnRequest(say=text))]
         except EngineUnavailable as error:
             logger.bind(error=str(error)).warning("A sentence could not be kept")
+            return False
         else:
             self._kept[text] = Spoken(text, np.concatenate(pieces))
+            return True
         finally:
             await session.close()
 

@@ -341,10 +341,13 @@ class LastingSession:
         try:
             await asyncio.wait({late, rebuilding}, return_when=asyncio.FIRST_COMPLETED)
             if rebuilding.done():
-                where = rebuilding.result()
+                where = await rebuilding
                 self._tell("engine_recovered", where=where, seconds=self._clock.time() - began)
             else:
                 self.lost = True
+        except Exception:
+            logger.exception("A conversation could not be taken over")
+            self.lost = True
         finally:
             for task in (late, rebuilding):
                 task.cancel()

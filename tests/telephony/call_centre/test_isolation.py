@@ -15,6 +15,7 @@ import pytest
 from agent.voice_session import AnswerChunk
 from telephony.line import PhoneLine
 from telephony.media_streams import Media, Play
+from telephony.transport import PhoneParams, PhoneTransport
 from tests.telephony.call_centre.conftest import Engine, Session
 
 CALLS = 17
@@ -75,6 +76,16 @@ def lateness(monkeypatch, clock):
 
     monkeypatch.setattr(PhoneLine, "send", noting)
     return late
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """Pipecat gives a write ten seconds, real ones, which twenty calls at once may take here."""
+
+    def transport(line, clock):
+        return PhoneTransport(line, PhoneParams(audio_out_write_timeout_secs=600), clock=clock)
+
+    monkeypatch.setattr("telephony.server.PhoneTransport", transport)
 
 
 async def flood(house):
