@@ -64,7 +64,7 @@ class Supervisor:
         while True:
             try:
                 await self._watch()
-            except (EmbeddedServerError, InferenceServerException) as error:
+            except EmbeddedServerError as error:
                 logger.bind(error=str(error)).error("The engine could not be started again")
                 await asyncio.sleep(_WAIT_SECONDS)
 
@@ -100,12 +100,10 @@ class Supervisor:
         try:
             async with asyncio.timeout(_LOAD_SECONDS):
                 await self._server.reload(model)
-        except TimeoutError:
+        except (TimeoutError, EmbeddedServerError, InferenceServerException) as error:
+            # All of the server is started again instead.
+            logger.bind(model=model, error=str(error)).error("A model could not be loaded anew")
             self._kill()
-            return
-        except (EmbeddedServerError, InferenceServerException):
-            if self._server.running:
-                raise
             return
         finally:
             self._loaded = time.monotonic()
