@@ -21,6 +21,7 @@ from agent.answer_output import AnswerOutput
 from agent.conversation import SpeechSession
 from agent.early_answer import EarlyAnswer
 from agent.events import JSON, CallObserver
+from agent.failure import EngineLost
 from agent.frames import AudioHeardFrame
 from agent.history import Answer, AnswerHistory
 from agent.settings import AgentSettings
@@ -155,7 +156,7 @@ class AnswerService(ToolService):
         if request.typed:
             await self.start_ttfb_metrics()
         await self.start_processing_metrics()
-        called = ""
+        called, lost = "", False
         try:
             chunks: AsyncIterator[AnswerChunk] | EarlyAnswer = early or self._session.answer(
                 request
@@ -168,6 +169,9 @@ class AnswerService(ToolService):
             answer.complete = not answer.cut
         except Exception as error:
             # Whatever went wrong in the engine, the call goes on; the next turn may be answered.
+            lost = isinstance(error, EngineLost)
+            # Its last words are all there.
+            answer.complete = lost and not answer.cut
             self._event("error", answer, message=str(error))
             await self.cancel_ttfb_metrics()  # type: ignore[no-untyped-call]
             await self.push_error(
@@ -175,6 +179,8 @@ class AnswerService(ToolService):
             )
         await self.stop_processing_metrics()
         await self._output.finish(answer)
+        if lost:
+            await self.end_call()
         if answer.aside:
             await self._guarded(self._session.retract())
         if called and not answer.cut:

@@ -110,6 +110,11 @@ class EmbeddedServer:
         """Process id of the running server, which is its process group's id as well."""
         return self._process.pid if self._process is not None else None
 
+    @property
+    def running(self) -> bool:
+        """Whether the server's process was started and has not ended."""
+        return self._process is not None and self._process.returncode is None
+
     def log_tail(self) -> str:
         """The last lines of the server's log."""
         path = self._log_path()
@@ -188,9 +193,33 @@ class EmbeddedServer:
         if workspace is not None:
             shutil.rmtree(workspace, ignore_errors=True)
 
+    async def reload(self, model: str) -> None:
+        """Load a model anew, in a process of its own that takes the old one's place.
+
+        Args:
+            model: One that was loaded.
+
+        Raises:
+            EmbeddedServerError: It cannot be loaded, or the server has ended.
+        """
+        if self._workspace is None or not self.running:
+            raise EmbeddedServerError("tritonserver: not running")
+        # Triton loads nothing anew whose files are as they were.
+        for file in (self._workspace / "models" / model).glob("*/model.py"):
+            file.touch()
+        client = grpcclient.InferenceServerClient(self.url)
+        try:
+            await self._while_running(client.load_model(model))
+        except InferenceServerException as error:
+            raise EmbeddedServerError(await self._load_failure(client, error)) from error
+        finally:
+            await client.close()
+
     async def _launch(self) -> None:
         assert self._workspace is not None
         wheel = _wheel()
+        repository = self._workspace / "models"
+        shutil.copytree(self._repository, repository)
         backends = _backend_directory(wheel, self._workspace)
         self._grpc_port = self._grpc_port or _free_port()
         self._metrics_port = self._metrics_port or _free_port()
@@ -207,7 +236,7 @@ class EmbeddedServer:
         with log_path.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
                 str(wheel / "tritonserver/bin/tritonserver"),
-                f"--model-repository={self._repository}",
+                f"--model-repository={repository}",
                 # Explicit: a model whose process was killed can be loaded again without a restart.
                 "--model-control-mode=explicit",
                 f"--backend-directory={backends}",

@@ -51,6 +51,8 @@ class CallObserver(Protocol):
     call_not_answered  status: busy, no-answer, failed or canceled
     error              message, and the turn where there is one; a Python function that is a tool
                        may write events of its own names
+    engine_failed      message: in the middle of the call; the caller hears an apology
+    engine_recovered   where: the engine that goes on; seconds: after the failure was noticed
     call_ended         cause
     ================== ================================================================
     """

@@ -27,6 +27,9 @@ class PreparedSession:
     """An :class:`agent.conversation.SpeechSession` that has begun its first answer.
 
     Make it in a running event loop.
+
+    Attributes:
+        session: The call's conversation with the model.
     """
 
     def __init__(
@@ -42,7 +45,7 @@ class PreparedSession:
             greeting: What the first turn will ask for, exactly; None: the caller speaks first.
             clock: Monotonic seconds.
         """
-        self._session = session
+        self.session = session
         self._clock = clock
         self._request = greeting
         self._greeting: EarlyAnswer | None = None
@@ -65,35 +68,35 @@ class PreparedSession:
                 return aiter(greeting)
             # Nobody has heard it.
             request = replace(request or TurnRequest(), heard_seconds=0.0)
-        return self._session.answer(request)
+        return self.session.answer(request)
 
     def push(self, audio: NDArray[np.float32], expected: TurnRequest | None = None) -> None:
         """Take the caller's next audio, 16 kHz in [-1, 1], without waiting."""
-        self._session.push(audio, expected)
+        self.session.push(audio, expected)
 
     def discard(self) -> None:
         """Forget the audio pushed since the last turn: it was no turn."""
-        self._session.discard()
+        self.session.discard()
 
     def confirm(self) -> None:
         """The turn was over when it was answered early."""
-        self._session.confirm()
+        self.session.confirm()
 
     async def retract(self) -> None:
         """The turn that was answered early goes on: forget that answer."""
-        await self._session.retract()
+        await self.session.retract()
 
     async def transcribe(self) -> str:
         """The caller's words in the last turn; empty where the model cannot tell."""
-        return await self._session.transcribe()
+        return await self.session.transcribe()
 
     async def stop(self) -> None:
         """Stop the running answer."""
-        await self._session.stop()
+        await self.session.stop()
 
     async def close(self) -> None:
         """End the conversation and free what it holds; idempotent."""
-        await self._session.close()
+        await self.session.close()
         if self._taking is not None:
             self._taking.cancel()
             await asyncio.gather(self._taking, return_exceptions=True)

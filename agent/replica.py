@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -26,7 +27,9 @@ _CHANNEL_OPTIONS = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
     # A server that comes back is to be noticed soon; gRPC's own limit is two minutes.
-    ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.initial_reconnect_backoff_ms", 250),
+    ("grpc.min_reconnect_backoff_ms", 250),
+    ("grpc.max_reconnect_backoff_ms", 1000),
 ]
 
 
@@ -41,10 +44,15 @@ class Replica:
 
     Args:
         url: ``host:port`` of its gRPC endpoint.
+
+    Attributes:
+        heard: When each model last answered anything, in monotonic seconds; of the ensemble's
+            streams, the models behind its tokenizer.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self.heard: dict[str, float] = {}
         self._client = grpcclient.InferenceServerClient(url, channel_args=_CHANNEL_OPTIONS)
 
     async def infer(
@@ -64,6 +72,7 @@ class Replica:
             )
         except InferenceServerException as error:
             raise self._unavailable(model, _reason(error)) from error
+        self.hear(model)
         return _outputs(result)
 
     async def infer_decoupled(
@@ -101,6 +110,11 @@ class Replica:
             raise self._unavailable(model, _reason(error)) from error
         if not ready:
             raise self._unavailable(model, "not loaded")
+
+    def hear(self, model: str) -> None:
+        """Note that a model has answered."""
+        models = (ENSEMBLE, LANGUAGE_MODEL, DECODER) if model == ENSEMBLE else (model,)
+        self.heard.update(dict.fromkeys(models, time.monotonic()))
 
     async def close(self) -> None:
         """Close the connection."""
@@ -149,6 +163,7 @@ class ResponseStream:
             raise
         if error is not None:
             raise self._failed(_reason(error)) from error
+        self._replica.hear(self._model)
         return _outputs(result)
 
     def cancel(self) -> None:

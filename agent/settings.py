@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from agent.failure_settings import FailureSettings
 from agent.record_settings import RecordSettings
 from agent.section import Section
 from agent.tools.settings import ToolSettings
@@ -47,12 +48,14 @@ class TritonSettings(Section):
         checkpoint: Directory with speech_tokenizer/, language_model/ and speech_decoder/, for the
             embedded server.
         chunk_timeout: Seconds to wait for the next piece of an answer before it has failed.
+        failure: When an engine counts as failed in the middle of a call, and what is done then.
     """
 
     urls: tuple[str, ...] = ()
     embedded: bool = True
     checkpoint: Path = SHIPPED_CHECKPOINT
     chunk_timeout: float = Field(default=5.0, gt=0)
+    failure: FailureSettings = FailureSettings()
 
     @model_validator(mode="after")
     def _one_source(self) -> "TritonSettings":

@@ -7,25 +7,13 @@ are made; see :class:`agent.voice_session.VoiceSession`.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from agent.replica import (
-    DECODER,
-    ENSEMBLE,
-    LANGUAGE_MODEL,
-    NO_AUDIO,
-    TOKENIZER,
-    EngineUnavailable,
-    Replica,
-    flag,
-    stop_inputs,
-    string,
-)
-from agent.speech.request import TurnRequest
+from agent.liveness import probe
+from agent.replica import EngineUnavailable, Replica
 from agent.voice_session import AnswerChunk, VoiceSession
 
 __all__ = ["AnswerChunk", "EngineUnavailable", "VoiceClient", "VoiceSession"]
@@ -103,7 +91,8 @@ class VoiceClient:
             EngineUnavailable: No replica can; names each with its failing model.
         """
         results = await asyncio.gather(
-            *(self._probe(self.replica(url)) for url in self._urls), return_exceptions=True
+            *(probe(self.replica(url), self.request_timeout) for url in self._urls),
+            return_exceptions=True,
         )
         self._carries = {
             url: result
@@ -117,9 +106,9 @@ class VoiceClient:
         if len(errors) == len(results):
             raise EngineUnavailable("; ".join(map(str, errors)))
 
-    def session(self, session_id: str | None = None) -> VoiceSession:
-        """A new call; its replica is chosen when it first needs one."""
-        return VoiceSession(self, session_id or uuid.uuid4().hex)
+    def session(self, session_id: str | None = None, url: str | None = None) -> VoiceSession:
+        """A new call; its replica is chosen when it first needs one, unless it is given."""
+        return VoiceSession(self, session_id or uuid.uuid4().hex, url)
 
     async def close(self) -> None:
         """Close the connections. Close the sessions before."""
@@ -151,7 +140,11 @@ class VoiceClient:
         """A session uses the replica no more."""
         self._sessions[url] -= 1
         if failed:
-            self._avoid_until[url] = self._clock() + self._retry_seconds
+            self.avoid(url)
+
+    def avoid(self, url: str) -> None:
+        """A replica has failed: for a while new sessions try others first."""
+        self._avoid_until[url] = self._clock() + self._retry_seconds
 
     def in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run what no one has to wait for, until :meth:`close`."""
@@ -159,28 +152,3 @@ class VoiceClient:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return task
-
-    async def _probe(self, replica: Replica) -> float | None:
-        """Answer through every model; what the decoder says it can carry, if it does."""
-        timeout = self.request_timeout
-        session = f"probe-{uuid.uuid4().hex}"
-        close = TurnRequest(close=True).to_json()
-        await replica.require_model(ENSEMBLE, timeout)
-        await replica.infer(
-            TOKENIZER,
-            {
-                "SESSION": string(session),
-                "AUDIO": NO_AUDIO,
-                "END_OF_TURN": flag(False),
-                "REQUEST": string(close),
-            },
-            timeout,
-        )
-        await replica.infer_decoupled(
-            LANGUAGE_MODEL, stop_inputs(LANGUAGE_MODEL, session, close), timeout
-        )
-        # An empty last piece: unlike a stop, it goes through the thread that decodes.
-        piece = {**stop_inputs(DECODER, session, close), "STOP": flag(False)}
-        outputs = await replica.infer_decoupled(DECODER, piece, timeout)
-        carries = json.loads(bytes(outputs["TIMING"][0])).get("carries")
-        return None if carries is None else float(carries)

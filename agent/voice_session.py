@@ -49,6 +49,7 @@ class AnswerChunk:
             last chunk ``carries``: answers that the engine can keep in playback at once.
         tool_call: In the last chunk: the name of the tool that the agent calls, a line break and
             its arguments, which should be a JSON object; empty where none is called.
+        tokens: int32 [k], the speech tokens that the audio was made of, as far as known.
     """
 
     sequence: int
@@ -57,6 +58,7 @@ class AnswerChunk:
     last: bool
     timing: dict[str, float]
     tool_call: str = ""
+    tokens: npt.NDArray[np.int32] = field(default_factory=lambda: NO_TOKENS)
 
 
 @dataclass
@@ -124,12 +126,15 @@ class VoiceSession:
         id: Name of the session on the server.
     """
 
-    def __init__(self, client: VoiceClient, session_id: str) -> None:
+    def __init__(self, client: VoiceClient, session_id: str, url: str | None = None) -> None:
         self.id = session_id
         self._client = client
         self._url: str | None = None
         # Whether the replica has answered: then the history is there and nowhere else.
-        self._settled = False
+        self._settled = url is not None
+        if url is not None:
+            self._url = url
+            client.attach(url)
         self._turn = _Turn()
         # Whether the replica's tokenizer may hold audio that belongs to no turn any more.
         self._stale = False
@@ -143,6 +148,11 @@ class VoiceSession:
         # What the turn will be answered with, as far as it is known.
         self._expected: TurnRequest | None = None
         self._closed = False
+
+    @property
+    def url(self) -> str | None:
+        """Where its replica is; None before it needs one."""
+        return self._url
 
     def push(self, audio: npt.NDArray[np.float32], expected: TurnRequest | None = None) -> None:
         """Add audio to the caller's turn; it is sent while the caller speaks.
@@ -496,4 +506,5 @@ def _chunk(outputs: Tensors) -> AnswerChunk:
         last=bool(outputs["LAST"][0]),
         timing=json.loads(bytes(outputs["TIMING"][0])),
         tool_call=bytes(outputs["TOOL_CALL"][0]).decode("utf-8"),
+        tokens=outputs["SPEECH_TOKENS"],
     )

@@ -38,6 +38,7 @@ class EndCause(StrEnum):
     SOCKET_CLOSED = "socket_closed"
     PROTOCOL_ERROR = "protocol_error"
     SHUTDOWN = "shutdown"
+    ENGINE = "engine"
     ERROR = "error"
 
 

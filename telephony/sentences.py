@@ -18,6 +18,8 @@ class Sentences:
         nobody: No agent has the number that was called.
         goodbye: The call ends now though nobody wants it to.
         waiting: To somebody who is called for a caller, where nothing else is known.
+        trouble: The engine has failed in the middle of an answer, which begins anew in a moment.
+        lost: No engine has come back; the call ends.
     """
 
     busy: str
@@ -28,6 +30,8 @@ class Sentences:
     nobody: str
     goodbye: str
     waiting: str
+    trouble: str
+    lost: str
 
 
 ENGLISH = Sentences(
@@ -39,6 +43,8 @@ ENGLISH = Sentences(
     nobody="Nobody can be reached at this number. Goodbye.",
     goodbye="I am sorry, I have to end our call now. Goodbye.",
     waiting="A caller is waiting for you. I am connecting you.",
+    trouble="Sorry, one moment please.",
+    lost="I am sorry, I cannot go on with our call now. Please call again later. Goodbye.",
 )
 CHINESE = Sentences(
     busy="现在所有线路都在忙，请过几分钟再打来。再见。",
@@ -49,6 +55,8 @@ CHINESE = Sentences(
     nobody="您拨打的号码无人接听。再见。",
     goodbye="很抱歉，我现在必须结束通话了。再见。",
     waiting="有一位来电者在等您，正在为您接通。",
+    trouble="抱歉，请稍等。",
+    lost="很抱歉，我现在无法继续通话，请稍后再打来。再见。",
 )
 
 

@@ -16,10 +16,13 @@ from agent.pipeline import SharedModels
 from agent.replica import EngineUnavailable
 from agent.settings import Settings
 from agent.speech.request import TurnRequest
+from agent.supervisor import supervised
 from agent.triton import VoiceClient
+from agent.triton_engine import TritonEngine
 from telephony.agents import CallCentre
 from telephony.answering import Answering
 from telephony.clock import Clock
+from telephony.lasting_calls import LastingCalls
 from telephony.outbound.routes import add_outbound_routes
 from telephony.reception import Reception
 from telephony.records import CallRecords
@@ -135,7 +138,11 @@ async def serving_here(
         stack.push_async_callback(client.close)
         await _warm_up(client, progress, required=not settings.triton.urls)
 
-        answering = Answering(client.session, models)
+        failure, staff = settings.triton.failure, settings.staff
+        lasting = LastingCalls(TritonEngine(client, failure), failure, clock)
+        stack.push_async_callback(lasting.close)
+        await lasting.keep_sentences(staff[name] for name in staff)
+        answering = Answering(client.session, models, lasting)
         gateway = settings.gateway
         app = create_app(
             gateway,
@@ -143,7 +150,7 @@ async def serving_here(
             records,
             engine_ready=client.ready,
             engine_carries=lambda: client.carries,
-            agents=settings.staff,
+            agents=staff,
             prepare=answering.prepare,
             clock=clock,
             open_switchboard=open_switchboard,
@@ -197,6 +204,9 @@ async def _embedded(
     server = EmbeddedServer(checkpoint=settings.triton.checkpoint, progress=report)
     progress(f"starting Triton over {settings.triton.checkpoint}")
     await stack.enter_async_context(server)
+    failure = settings.triton.failure
+    if failure.restart:
+        await stack.enter_async_context(supervised(server, failure.frozen_secs, progress))
     return server.url
 
 

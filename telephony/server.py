@@ -24,6 +24,7 @@ from aiohttp import web
 from loguru import logger
 
 from agent.events import JSON, CallObserver
+from agent.failure import EngineLost
 from agent.settings import GatewaySettings
 from agent.tools.call import Phone
 from telephony import webhooks
@@ -350,6 +351,10 @@ async def _run_call(gateway: Gateway, live: Live, arrival: Arrival) -> None:
             )
             await gateway.answer_call(telephone.transport, call)
         await line.hang_up(EndCause.AGENT_HUNG_UP)
+    except EngineLost:
+        await line.hang_up(EndCause.ENGINE)
+        if line.cause is EndCause.AGENT_HUNG_UP:
+            line.cause = EndCause.ENGINE
     except Exception as error:
         logger.bind(call_sid=start.call_sid).exception("Call failed")
         if live.recorder is not None:

@@ -18,6 +18,7 @@ def outputs(sequence: int, last: bool, text: str = "", samples: int = 4) -> dict
     return {
         "ANSWER_SESSION": np.array([b"s"], dtype=object),
         "ANSWER_AUDIO": np.full(samples, sequence, dtype=np.int16),
+        "SPEECH_TOKENS": np.full(samples // 4, sequence, dtype=np.int32),
         "TEXT": np.array([text.encode()], dtype=object),
         "SEQUENCE": np.array([sequence], dtype=np.int32),
         "LAST": np.array([last]),

@@ -38,6 +38,7 @@ GROUPS = {
     "settings": "agent.bench.settings_cost",
     "playback": "agent.bench.playback",
     "gateway": "agent.bench.gateway_price",
+    "isolation": "agent.bench.isolation",
 }
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         first_audio,
         gateway_price,
         generating,
+        isolation,
         listening,
         playback,
         prompt_window,
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
         settings_cost,
         playback,
         gateway_price,
+        isolation,
     )
 
 

@@ -69,6 +69,13 @@ class Gateway:
         shares: dict[str, float] = json.loads(self._line())
         return shares
 
+    def memory(self) -> int:
+        """Bytes that it holds, after a garbage collection."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("memory\n")
+        self._process.stdin.flush()
+        return int(self._line())
+
     def _line(self) -> str:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()

@@ -2,7 +2,8 @@
 
 ``python -m agent.bench.gateway_worker ours|stock`` prints its port. For every line that it reads it
 prints a line: for an empty one the seconds of CPU that it has used, all threads together; for
-``profile`` where the time of its event loop went since it began, as JSON. It ends with its input.
+``memory`` the bytes that it holds; for ``profile`` where the time of its event loop went since it
+began, as JSON. It ends with its input.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import cProfile
+import gc
 import importlib
 import json
+import os
 import pstats
 import sys
 import tempfile
@@ -26,10 +29,12 @@ from pydantic import SecretStr
 from agent.bench.stand_in import StandInSession, answer_audio
 from agent.pipeline import SharedModels, run_call
 from agent.record_settings import RecordSettings
-from agent.settings import AgentSettings, GatewaySettings
+from agent.settings import GatewaySettings
 
 TOKEN = "price"
 """The auth token that calls are signed with."""
+HANGING = "+15550100003"
+"""The number of an agent with a tool that does not come to an end."""
 MAX_CALLS = 256
 KINDS = ("ours", "stock")
 
@@ -37,14 +42,22 @@ KINDS = ("ours", "stock")
 @contextlib.asynccontextmanager
 async def ours(models: SharedModels, records: Path) -> AsyncIterator[int]:
     """The gateway as it serves, but for the engine; yields its port."""
+    from telephony.agents import Agent, Agents
     from telephony.records import CallRecords
     from telephony.server import PhoneCall, create_app, listening
     from telephony.transport import PhoneTransport
 
-    audio, settings = answer_audio(), AgentSettings(greeting=None)
+    audio = answer_audio()
+    hangs = {"kind": "function", "name": "hang", "function": "agent.bench.stand_in:hang"}
+    agents = {
+        "agent": Agent(greeting=None),
+        "hanging": Agent.model_validate({"numbers": [HANGING], "tools": [hangs]}),
+    }
 
     async def answer_call(transport: PhoneTransport, call: PhoneCall) -> None:
-        await run_call(transport, StandInSession(audio), models, settings, call.observer)
+        tools = call.agent.toolbox
+        session = StandInSession(audio, "hang\n{}" if tools else "")
+        await run_call(transport, session, models, call.agent, call.observer, tools=tools)
 
     async def ready() -> None:
         return
@@ -53,7 +66,11 @@ async def ours(models: SharedModels, records: Path) -> AsyncIterator[int]:
         auth_token=SecretStr(TOKEN), max_calls=MAX_CALLS, connections_per_address=MAX_CALLS
     )
     app = create_app(
-        gateway, answer_call, CallRecords(RecordSettings(directory=records)), engine_ready=ready
+        gateway,
+        answer_call,
+        CallRecords(RecordSettings(directory=records)),
+        engine_ready=ready,
+        agents=Agents(agents),
     )
     async with listening(app, "127.0.0.1", 0) as url:
         yield int(url.rpartition(":")[2])
@@ -88,6 +105,9 @@ async def main(kind: str) -> None:
             while line := await loop.run_in_executor(None, sys.stdin.readline):
                 if not line.strip():
                     print(time.process_time(), flush=True)
+                elif line.strip() == "memory":
+                    gc.collect()
+                    print(_resident(), flush=True)
                 elif profile is None:
                     profile = cProfile.Profile()
                     profile.enable()
@@ -96,6 +116,11 @@ async def main(kind: str) -> None:
                     profile.disable()
                     print(json.dumps(shares(profile)), flush=True)
                     profile = None
+
+
+def _resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def shares(profile: cProfile.Profile) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import numpy as np
@@ -15,6 +16,12 @@ ANSWER_SECONDS = 4.0
 CHUNK_SECONDS = 0.8
 """A block of ten speech tokens, as the decoder gives them."""
 TEXT = "We are open from eight in the morning to six in the evening. "
+
+
+async def hang() -> str:
+    """Do something that does not come to an end."""
+    await asyncio.Event().wait()
+    return ""
 
 
 def answer_audio(seconds: float = ANSWER_SECONDS) -> NDArray[np.int16]:
@@ -31,10 +38,12 @@ class StandInSession:
 
     Args:
         audio: int16 [n] at 22.05 kHz, shared between sessions.
+        calls: What every answer ends with, as in :class:`AnswerChunk`.
     """
 
-    def __init__(self, audio: NDArray[np.int16]):
+    def __init__(self, audio: NDArray[np.int16], calls: str = ""):
         self._audio = audio
+        self._calls = calls
 
     def push(self, audio: NDArray[np.float32], expected: TurnRequest | None = None) -> None:
         """Take the caller's audio, and do nothing with it."""
@@ -49,7 +58,8 @@ class StandInSession:
         for sequence, begin in enumerate(begins):
             piece = self._audio[begin : begin + step]
             text = TEXT if sequence == 0 else ""
-            yield AnswerChunk(sequence, text, piece, sequence == len(begins) - 1, {})
+            last = sequence == len(begins) - 1
+            yield AnswerChunk(sequence, text, piece, last, {}, self._calls if last else "")
 
     def confirm(self) -> None:
         """The answer is the same whenever the turn was over."""

@@ -100,6 +100,17 @@ class AnsweringThread:
         """Read a turn that is being spoken, int64 [m] from its beginning."""
         self._commands.put(lambda: self._listen(session, tokens, request))
 
+    def recall(
+        self,
+        session: str,
+        answer: str,
+        tokens: npt.NDArray[np.int64],
+        request: TurnRequest,
+        reply: AnswerReply,
+    ) -> None:
+        """Take a turn and its answer into the history; the reply is an empty last piece."""
+        self._commands.put(lambda: self._recall(session, answer, tokens, request, reply))
+
     def transcribe(self, session: str, transcript: str, reply: AnswerReply) -> None:
         """Write down the caller's words in the session's last turn; the name is the reply's own."""
         self._commands.put(lambda: self._transcribe(session, transcript, reply))
@@ -166,6 +177,22 @@ class AnsweringThread:
         retract = self._stops.pop((session, answer), None)
         if retract is not None:
             self._end(session, answer, retract)
+
+    def _recall(
+        self,
+        session: str,
+        answer: str,
+        tokens: npt.NDArray[np.int64],
+        request: TurnRequest,
+        reply: AnswerReply,
+    ) -> None:
+        try:
+            self._engine.recall(session, tokens, request)
+        except (ValueError, CapacityError) as error:
+            reply.fail(str(error))
+            return
+        self._closed.pop(session, None)
+        reply.piece(AnswerPiece(session, np.zeros(0, dtype=np.int64), "", 0, last=True))
 
     def _listen(self, session: str, tokens: npt.NDArray[np.int64], request: TurnRequest) -> None:
         if session in self._closed:

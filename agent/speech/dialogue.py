@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from agent.speech.language_model import LanguageModel
 from agent.speech.prompt import TOKENS_PER_SECOND, Interleave, Prompt, heard
-from agent.speech.request import TurnRequest
+from agent.speech.request import KnownAnswer, TurnRequest
 
 
 @dataclass
@@ -103,6 +103,27 @@ class DialogueWriter:
         raise ValueError(
             "an empty turn: no speech tokens, no instruction, no result, nothing to say"
         )
+
+    def answer(self, known: KnownAnswer) -> list[int]:
+        """The ids of an answer that was given before.
+
+        Text leads the speech by one run, as where an answer is cut off while it is made.
+
+        Raises:
+            ValueError: A code that the checkpoint has no token for.
+        """
+        codes = self._tokenizer.speech_ids(known.speech)
+        ids: list[int] = []
+        begin = 0
+        for run, last in self._interleave.runs(self._tokenizer.encode_plain(known.text)):
+            if begin > len(codes):
+                break
+            end = len(codes) if last else begin + self._interleave.speech
+            ids += [*run, *codes[begin:end]]
+            begin = end
+        if known.tool_call:
+            ids += [self.prompt.assistant, *self._tokenizer.encode_plain(known.tool_call)]
+        return ids
 
     def continued(self, dialogue: Dialogue, turn: Turn, request: TurnRequest) -> Dialogue:
         """A conversation with its next turn, after the history edit that the request asks for.

@@ -140,7 +140,7 @@ class GenerationEngine:
         """
         request = replace(request or TurnRequest(), listen=True)
         state = self._sessions.get(session)
-        dialogue = state.dialogue if state else Dialogue()
+        dialogue = self._dialogue(session, request)
         turn = Turn(self._dialogues.user(tokens, request))
         ids = self._dialogues.ids(self._dialogues.continued(dialogue, turn, request))
         state = state or self._open(session)
@@ -167,14 +167,14 @@ class GenerationEngine:
             name: Of the answer, for :meth:`retract`.
 
         Raises:
-            ValueError: Codes out of range, an empty turn, or one too long for the model. The
-                session is as it was.
+            ValueError: Codes out of range, an empty turn, one too long for the model, or no
+                history where the request says that there is one. The session is as it was.
             CapacityError: A new session where there is no room for one.
         """
         request = request or TurnRequest()
         turn = Turn(self._dialogues.user(tokens, request), name=name)
         state = self._sessions.get(session)
-        dialogue = self._dialogues.continued(state.dialogue if state else Dialogue(), turn, request)
+        dialogue = self._dialogues.continued(self._dialogue(session, request), turn, request)
         runs = None
         if request.say is not None:
             text = self._tokenizer.encode_plain(request.say)
@@ -186,6 +186,31 @@ class GenerationEngine:
         if request.seed is not None:
             state.random.manual_seed(request.seed)
         self._begin(session, state, request, runs)
+
+    def recall(self, session: str, tokens: npt.ArrayLike, request: TurnRequest) -> None:
+        """Take a turn that was answered elsewhere, and its answer, into a session's history.
+
+        The next steps read it, behind the answers of all sessions.
+
+        Args:
+            session: A new name begins a conversation.
+            tokens: As of :meth:`submit`.
+            request: As the turn's was, and ``answered``.
+
+        Raises:
+            ValueError: As of :meth:`submit`, or there is no answer.
+            CapacityError: A new session where there is no room for one.
+        """
+        if request.answered is None:
+            raise ValueError("request field 'answered' is null, expected an answer")
+        answer = self._dialogues.answer(request.answered)
+        turn = Turn(self._dialogues.user(tokens, request), answer)
+        dialogue = self._dialogues.continued(self._dialogue(session, request), turn, request)
+        state = self._sessions.get(session) or self._open(session)
+        self.stop(session)
+        state.dialogue = dialogue
+        state.touched = self._clock.time()
+        state.expect(self._dialogues.ids(dialogue))
 
     def retract(self, session: str, name: str) -> bool:
         """Take back a turn: its answer ends as with :meth:`stop` and the history never had it.
@@ -317,6 +342,18 @@ class GenerationEngine:
         pieces += self._outbox
         self._outbox = []
         return pieces
+
+    def _dialogue(self, session: str, request: TurnRequest) -> Dialogue:
+        """A session's history.
+
+        Raises:
+            ValueError: There is none, and the request says that there is.
+        """
+        state = self._sessions.get(session)
+        dialogue = state.dialogue if state else Dialogue()
+        if request.goes_on and not dialogue.turns:
+            raise ValueError("the history of this session is not held (any more)")
+        return dialogue
 
     def _open(self, session: str) -> Session:
         if self.sessions >= self._max_sessions:

@@ -4,8 +4,49 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+
+@dataclass(frozen=True)
+class KnownAnswer:
+    """An answer that was given before.
+
+    Attributes:
+        text: Its words.
+        speech: Its speech tokens.
+        tool_call: The call of a tool that ended it, as the language model gives one; else empty.
+    """
+
+    text: str = ""
+    speech: tuple[int, ...] = ()
+    tool_call: str = ""
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            ValueError: Names the field and what was expected.
+        """
+        for name in ("text", "tool_call"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"request field 'answered.{name}' is not a text")
+        codes = self.speech
+        if not isinstance(codes, tuple) or not all(type(code) is int for code in codes):
+            raise ValueError("request field 'answered.speech' is not a list of whole numbers")
+
+    @classmethod
+    def read(cls, value: object) -> KnownAnswer:
+        """What :func:`dataclasses.asdict` made of one, by way of JSON.
+
+        Raises:
+            ValueError: Not an object, an unknown field, or a wrong value.
+        """
+        known = [item.name for item in fields(cls)]
+        if not isinstance(value, dict) or not value.keys() <= set(known):
+            raise ValueError(f"request field 'answered' is not an object of {', '.join(known)}")
+        codes = value.get("speech", [])
+        return cls(**{**value, "speech": tuple(codes) if isinstance(codes, list) else codes})
 
 
 @dataclass(frozen=True)
@@ -27,6 +68,9 @@ class TurnRequest:
             follows. None keeps all of it.
         system: Another system prompt for the session.
         listen: The caller still speaks: read along, answer nothing.
+        goes_on: The conversation has begun: an error where its history is not held (any more).
+        answered: The turn was answered before, by a server that is gone: take it and its answer
+            into the history, and answer nothing.
         early: The turn may not be over: answer what there is of it, but let it go on. The answer
             counts unless it is taken back.
         retract: With a stop: the answer was early and the turn went on; forget both.
@@ -48,6 +92,8 @@ class TurnRequest:
     heard_seconds: float | None = None
     system: str | None = None
     listen: bool = False
+    goes_on: bool = False
+    answered: KnownAnswer | None = None
     early: bool = False
     retract: bool = False
     transcribe: bool = False
@@ -73,7 +119,8 @@ class TurnRequest:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or not value.strip()):
                 raise ValueError(f"request field {name!r} is {value!r}, expected text or null")
-        for name in ("repetition_guard", "listen", "early", "retract", "transcribe", "close"):
+        flags = ("repetition_guard", "listen", "goes_on", "early", "retract", "transcribe", "close")
+        for name in flags:
             value = getattr(self, name)
             if not isinstance(value, bool):
                 raise ValueError(f"request field {name!r} is {value!r}, expected true or false")
@@ -111,13 +158,12 @@ class TurnRequest:
     def to_json(self) -> str:
         """The fields that differ from their defaults, as a JSON object."""
         default = TurnRequest()
-        return json.dumps(
-            {
-                item.name: getattr(self, item.name)
-                for item in fields(self)
-                if getattr(self, item.name) != getattr(default, item.name)
-            }
-        )
+        values = {
+            item.name: getattr(self, item.name)
+            for item in fields(self)
+            if getattr(self, item.name) != getattr(default, item.name)
+        }
+        return json.dumps(values, default=asdict)
 
     @classmethod
     def from_json(cls, text: str) -> TurnRequest:
@@ -140,6 +186,8 @@ class TurnRequest:
                 raise ValueError(
                     f"request field {name!r} is unknown, expected one of {', '.join(sorted(known))}"
                 )
+        if value.get("answered") is not None:
+            value["answered"] = KnownAnswer.read(value["answered"])
         return cls(**value)
 
 

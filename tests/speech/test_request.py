@@ -36,7 +36,7 @@ def test_a_result_is_lost_or_taken_for_speech():
     [
         ("{", "request is not JSON"),
         ("[]", "request is a JSON list, expected an object"),
-        ('{"temprature": 1}', "field 'temprature' is unknown, expected one of close"),
+        ('{"temprature": 1}', "field 'temprature' is unknown, expected one of answered, close"),
         ('{"temperature": -0.1}', "field 'temperature' is -0.1, expected a number of at least 0"),
         ('{"temperature": NaN}', "field 'temperature' is nan"),
         ('{"temperature": true}', "field 'temperature' is True"),

@@ -132,6 +132,8 @@ class Engine:
         self.error = None
         self.carries = None
         self.sessions = []
+        # Opens calls that outlive it, given the clock.
+        self.lasting = lambda clock: None
 
     async def ready(self):
         if self.error is not None:
@@ -298,7 +300,7 @@ async def house(clock, engine, models, tmp_path):
                     **gateway,
                 }
             )
-            answering = Answering(engine.open_session, models)
+            answering = Answering(engine.open_session, models, engine.lasting(clock))
             records = CallRecords(RecordSettings(directory=tmp_path), clock.time)
             app = create_app(
                 settings,

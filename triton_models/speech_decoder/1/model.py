@@ -20,6 +20,7 @@ class _PieceReply(tensors.Reply):
         self.send(
             tensors.tensor("SESSION", piece.session),
             tensors.tensor("AUDIO", audio, np.int16),
+            tensors.tensor("SPEECH_TOKENS", piece.speech_tokens, np.int32),
             tensors.tensor("TEXT", piece.text),
             tensors.tensor("SEQUENCE", piece.sequence, np.int32),
             tensors.tensor("LAST", piece.last, np.bool_),

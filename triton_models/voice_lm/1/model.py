@@ -64,6 +64,8 @@ class TritonPythonModel:
         elif turn_request.listen:
             self._answering.listen(session, tokens, turn_request)
             reply.send(*done, last=True)
+        elif turn_request.answered is not None:
+            self._answering.recall(session, answer, tokens, turn_request, _AnswerReply(reply))
         elif turn_request.transcribe:
             self._answering.transcribe(session, answer, _AnswerReply(reply))
         else:
