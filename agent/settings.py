@@ -26,6 +26,7 @@ from pydantic import (
 
 from agent.section import Section
 from agent.tools.settings import ToolSettings
+from agent.wire_settings import CarrierName, WireSettings
 from agent.yaml_document import Document, Location, Mistake, MistakesError
 
 ENVIRONMENT_PREFIX = "GLM_VOICE_"
@@ -95,6 +96,7 @@ class GatewaySettings(Section):
         transfer: How a call is sent to somebody else: ``twiml`` (Twilio asks when the agent has
             left) or ``rest`` (Twilio is told by its REST API).
         rest_url: Twilio's REST API.
+        wires: Carriers that bring calls beside Twilio, by name.
     """
 
     host: str = "127.0.0.1"
@@ -114,6 +116,7 @@ class GatewaySettings(Section):
     workers: int = Field(default=1, ge=1, le=256)
     transfer: Literal["twiml", "rest"] = "twiml"
     rest_url: str = "https://api.twilio.com"
+    wires: Mapping[CarrierName, WireSettings] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _base_url(self) -> "GatewaySettings":

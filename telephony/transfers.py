@@ -76,7 +76,7 @@ class Transfers:
             line: The call's.
             agent: Who answers it.
         """
-        return LinePhone(line, self, self.are_asked_for(agent))
+        return LinePhone(line, self, line.can_transfer and self.are_asked_for(agent))
 
     def next_twiml(self, call_sid: str) -> str:
         """What a call does whose agent has left."""
@@ -104,6 +104,7 @@ class LinePhone:
             asked: Twilio asks what the call does when the agent has left it.
         """
         self._transferred = False
+        self._can_transfer = line.can_transfer
         self._start = line.start
         self._transfers = transfers
         self._asked = asked
@@ -114,8 +115,10 @@ class LinePhone:
         """Have the caller connected with a number as soon as the agent leaves the call.
 
         Raises:
-            PhoneError: Twilio refused.
+            PhoneError: Twilio refused, or the call came from another carrier.
         """
+        if not self._can_transfer:
+            raise PhoneError("calls of this carrier cannot be transferred")
         call_sid, rest = self._start.call_sid, self._transfers.rest
         if rest is None:
             self._transfers.numbers[call_sid] = number
