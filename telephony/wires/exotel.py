@@ -6,6 +6,7 @@ answer. Source: Exotel's guides of the Stream and Voicebot applets and of their 
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -18,6 +19,8 @@ from telephony.wire_fields import CloseCode, Fields, ProtocolError
 from telephony.wires.carrier import Addresses, Call, Carrier, Opened, Webhook, e164, needed
 from telephony.wires.steps import Connect, Step
 
+_KEY = re.compile(r"[A-Za-z0-9_-]{16,}")
+
 
 class Exotel(Carrier):
     """Exotel's call flows."""
@@ -25,6 +28,16 @@ class Exotel(Carrier):
     name: ClassVar[str] = "exotel"
     method: ClassVar[str] = "GET"
     path: ClassVar[str] = "/{key}"
+
+    def __init__(self, secret: str):
+        """Know the key.
+
+        Raises:
+            ValueError: It can be guessed, or cannot stand in a path.
+        """
+        super().__init__(secret)
+        if _KEY.fullmatch(secret) is None:
+            raise ValueError("expected a key of 16 or more letters, digits, - and _")
 
     def require(self, webhook: Webhook) -> None:
         """Let whoever knows the key pass."""
