@@ -14,6 +14,7 @@ from telephony.line import EndCause, PhoneLine
 from telephony.records import CallRecorder
 from telephony.shared_switchboard import SharedSwitchboard
 from telephony.switchboard import Switchboard
+from telephony.telephone import Telephone
 
 _GOODBYE_SECONDS = 20.0
 """For an agent's last words, and for the phone to play them."""
@@ -31,6 +32,8 @@ class Live:
         ending: as in :class:`PhoneCall`.
         recorder: its record, once it is open.
         task: runs it.
+        telephone: what else it has, once it runs.
+        ended_by: why it ended, where the line does not know.
     """
 
     line: PhoneLine
@@ -40,6 +43,15 @@ class Live:
     ending: asyncio.Future[str]
     recorder: CallRecorder | None
     task: asyncio.Task[None] | None
+    telephone: Telephone | None = None
+    ended_by: EndCause | None = None
+
+    def cause(self) -> EndCause:
+        """Why it ended, once it has."""
+        if self.telephone is not None:
+            self.telephone.close()
+        cause = self.ended_by or self.line.cause or EndCause.SHUTDOWN
+        return cause if self.telephone is None else self.telephone.cause(cause)
 
     def say_goodbye(self, reason: str) -> None:
         """Have the agent say its last words and hang up; the record says why."""
@@ -54,6 +66,7 @@ async def end_in_time(live: Live, clock: Clock) -> None:
     if live.agent.limits.call_secs is not None:
         await clock.sleep(live.agent.limits.call_secs)
         live.say_goodbye("time_limit")
+        live.ended_by = EndCause.TIME_LIMIT
         await clock.sleep(_GOODBYE_SECONDS)
         await live.line.hang_up(EndCause.AGENT_HUNG_UP)
 

@@ -17,6 +17,7 @@ class Sentences:
         apology: The call cannot be answered: the engine, or that other number, does not.
         nobody: No agent has the number that was called.
         goodbye: The call ends now though nobody wants it to.
+        waiting: To somebody who is called for a caller, where nothing else is known.
     """
 
     busy: str
@@ -26,6 +27,7 @@ class Sentences:
     apology: str
     nobody: str
     goodbye: str
+    waiting: str
 
 
 ENGLISH = Sentences(
@@ -36,6 +38,7 @@ ENGLISH = Sentences(
     apology="We are sorry, we cannot take your call right now. Please call again later. Goodbye.",
     nobody="Nobody can be reached at this number. Goodbye.",
     goodbye="I am sorry, I have to end our call now. Goodbye.",
+    waiting="A caller is waiting for you. I am connecting you.",
 )
 CHINESE = Sentences(
     busy="现在所有线路都在忙，请过几分钟再打来。再见。",
@@ -45,6 +48,7 @@ CHINESE = Sentences(
     apology="很抱歉，我们现在无法接听您的电话，请稍后再打来。再见。",
     nobody="您拨打的号码无人接听。再见。",
     goodbye="很抱歉，我现在必须结束通话了。再见。",
+    waiting="有一位来电者在等您，正在为您接通。",
 )
 
 

@@ -57,10 +57,12 @@ class Call:
     Attributes:
         id: The carrier's name of it.
         called: The number that was called, in E.164 if the carrier says so much.
+        caller: The number that calls; empty where it is not known.
     """
 
     id: str
     called: str
+    caller: str
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class Carrier(ABC):
     def call_sid(self, call_id: str) -> str:
         """The gateway's name of a call, also that of its record."""
         own = f"{self.name}-"
-        return own + _NOT_OF_A_SID.sub("_", call_id)[-(_LONGEST_SID - len(own)) :]
+        return own + file_name(call_id)[-(_LONGEST_SID - len(own)) :]
 
     # ---- webhooks
 
@@ -174,6 +176,11 @@ class Carrier(ABC):
         return message.values.get("event") == "stop"
 
 
+def file_name(name: str) -> str:
+    """A carrier's name of something, as it can stand in a file's."""
+    return _NOT_OF_A_SID.sub("_", name)
+
+
 def needed(fields: Mapping[str, Any], name: str) -> str:
     """A field of a webhook that has to be there, as a text.
 
@@ -188,4 +195,5 @@ def needed(fields: Mapping[str, Any], name: str) -> str:
 
 def e164(number: str) -> str:
     """A number with the plus sign that some carriers leave out; others stay as they are."""
-    return f"+{number}" if number.isascii() and number.isdigit() and number[0] != "0" else number
+    bare = number.isascii() and number.isdigit() and not number.startswith("0")
+    return f"+{number}" if bare else number

@@ -48,7 +48,8 @@ class Exotel(Carrier):
     def call(self, webhook: Webhook) -> Call:
         """The call of the applet's request."""
         query = webhook.request.query
-        return Call(needed(query, "CallSid"), e164(query.get("CallTo", "")))
+        called, caller = (e164(query.get(name, "")) for name in ("CallTo", "CallFrom"))
+        return Call(needed(query, "CallSid"), called, caller)
 
     def answer(
         self, steps: Sequence[Step], addresses: Addresses, call: Call

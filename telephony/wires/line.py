@@ -47,7 +47,7 @@ from telephony.media_streams import (
 )
 from telephony.webhooks import TOKEN_PARAMETER
 from telephony.wire_fields import Fields
-from telephony.wires.carrier import Carrier, Opened
+from telephony.wires.carrier import Carrier, Opened, file_name
 
 _START_SECONDS = 10.0
 
@@ -79,6 +79,7 @@ class CarrierLine(PhoneLine):
         super().__init__(websocket, FromTwilio(), start, allows)
         self._carrier = carrier
         self._serializer = opened.serializer
+        self._stream_id = opened.stream_id
         self._clock = clock
         self._heard = 0
         self._chunks = 0
@@ -129,7 +130,9 @@ class CarrierLine(PhoneLine):
             SAMPLE_RATE,
         )
         await opened.serializer.setup(setup)
-        start = Start(opened.stream_id, call_sid, opened.account_id, {TOKEN_PARAMETER: token})
+        # Recordings are named by it.
+        stream_sid = file_name(opened.stream_id) or "stream"
+        start = Start(stream_sid, call_sid, opened.account_id, {TOKEN_PARAMETER: token})
         return cls(websocket, carrier, opened, start, allows, clock)
 
     async def receive(self) -> TwilioEvent | None:
@@ -178,7 +181,7 @@ class CarrierLine(PhoneLine):
                 if self._clock is not None:
                     self._due.append((max(self._played_until, self._clock.time()), event.mark))
                     return ()
-                mark = self._carrier.mark(self.start.stream_sid, event.mark)
+                mark = self._carrier.mark(self._stream_id, event.mark)
                 frames = [OutputTransportMessageUrgentFrame(mark)]
         written = [await self._serializer.serialize(frame) for frame in frames]
         return [message for message in written if message is not None]

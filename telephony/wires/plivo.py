@@ -50,7 +50,7 @@ class Plivo(Carrier):
     def call(self, webhook: Webhook) -> Call:
         """The call of a request for Plivo XML."""
         form = dict(webhook.form)
-        return Call(needed(form, "CallUUID"), e164(form.get("To", "")))
+        return Call(needed(form, "CallUUID"), e164(form.get("To", "")), e164(form.get("From", "")))
 
     def dial_status(self, webhook: Webhook) -> str:
         """Plivo's words are those of Twilio where they matter."""

@@ -101,7 +101,7 @@ class _Wire:
         call = self._carrier.call(webhook)
         sid = self._carrier.call_sid(call.id)
         reception = self._gateway.reception
-        return await self._answer(webhook, await reception.receive(sid, call.called))
+        return await self._answer(webhook, await reception.receive(sid, call.called, call.caller))
 
     async def forwarded(self, request: web.Request) -> web.Response:
         webhook = await self._received(request)

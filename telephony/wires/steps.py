@@ -71,7 +71,7 @@ def _step(verb: ElementTree.Element) -> Step:
         case "Redirect":
             return AskAgain()
         case "Dial":
-            return Dial(verb.text or "")
+            return Dial("".join(verb.itertext()).strip())
         case "Hangup":
             return HangUp()
         case "Connect":

@@ -74,7 +74,7 @@ class Telnyx(Carrier):
     def call(self, webhook: Webhook) -> Call:
         """The call of a TeXML request."""
         form = dict(webhook.form)
-        return Call(needed(form, "CallSid"), form.get("To", ""))
+        return Call(needed(form, "CallSid"), form.get("To", ""), form.get("From", ""))
 
     def answer(self, steps: Sequence[Step], addresses: Addresses, call: Call) -> web.Response:
         """TeXML."""

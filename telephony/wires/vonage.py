@@ -66,8 +66,8 @@ class Vonage(Carrier):
         # What the action that asks again was given comes back in here.
         given = fields.get("payload")
         fields = given if isinstance(given, dict) else fields
-        to = fields.get("to")
-        return Call(needed(fields, "uuid"), e164(to) if isinstance(to, str) and to else "")
+        called, caller = (e164(str(fields.get(name, ""))) for name in ("to", "from"))
+        return Call(needed(fields, "uuid"), called, caller)
 
     def answer(self, steps: Sequence[Step], addresses: Addresses, call: Call) -> web.Response:
         """An NCCO. It has no word for hanging up: a call ends with it."""
@@ -111,7 +111,7 @@ def _action(step: Step, addresses: Addresses, call: Call) -> dict[str, Any]:
         case AskAgain():
             return {
                 "action": "notify",
-                "payload": {"uuid": call.id, "to": call.called},
+                "payload": {"uuid": call.id, "to": call.called, "from": call.caller},
                 "eventUrl": [addresses.webhook],
                 "eventMethod": "POST",
             }

@@ -61,10 +61,10 @@ def settings(tmp_path, workers, **gateway):
             "gateway": {
                 "port": 0,
                 "workers": workers,
-                "records_dir": tmp_path / "records",
                 "auth_token": "secret",
                 **gateway,
             },
+            "records": {"directory": tmp_path / "records"},
         }
     )
 

@@ -140,13 +140,9 @@ class Dialled:
         await self.client.close()
 
 
-def events(house, far):
-    return [json.loads(line) for line in house.text(far.sid()).splitlines()]
-
-
 async def ended(house, far, eventually):
     await eventually(lambda: far.sid() not in house.gateway.live)
-    return events(house, far)
+    return house.of(far.sid())
 
 
 async def test_a_call_is_greeted_heard_interrupted_and_recorded(
@@ -161,7 +157,8 @@ async def test_a_call_is_greeted_heard_interrupted_and_recorded(
         await wire.hang_up()
         record = await ended(house, far, eventually)
     assert "mark" in wire.events
-    assert (record[0]["event"], record[0]["agent"]) == ("call_started", "desk")
+    (started,) = (event for event in record if event["event"] == "call_started")
+    assert started["agent"] == "desk"
     assert (record[-1]["event"], record[-1]["cause"]) == ("call_ended", "caller_hung_up")
     assert "interrupted" in [event["event"] for event in record]
     heard = np.concatenate(engine.sessions[0].heard)
@@ -183,11 +180,10 @@ async def test_a_caller_that_a_carrier_cannot_transfer_stays(open_house, eventua
     far = Vonage()
     house = await open_house(far)
     async with Dialled(house, far):
-        await eventually(lambda: far.sid() in house.gateway.live)
-        live = house.gateway.live[far.sid()]
-        phone = house.gateway.transfers.connect(live.line, live.agent)
+        live = house.gateway.live
+        await eventually(lambda: far.sid() in live and live[far.sid()].telephone is not None)
         with pytest.raises(PhoneError, match="cannot be transferred"):
-            await phone.transfer("+15550100003")
+            await live[far.sid()].telephone.transfer("+15550100003")
 
 
 async def test_without_marks_the_clock_tells_what_was_heard(open_house, speech, eventually):
