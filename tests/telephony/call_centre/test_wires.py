@@ -172,7 +172,7 @@ async def test_the_gateway_hangs_up_by_closing_the_socket(far, open_house, event
     async with Dialled(house, far) as wire:
         await wire.closed.wait()
         record = await ended(house, far, eventually)
-    assert record[-1]["cause"] == "agent_hung_up"
+    assert record[-1]["cause"] == "time_limit"
     assert house.nothing_left()
 
 
