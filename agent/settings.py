@@ -28,6 +28,7 @@ from agent.failure_settings import FailureSettings
 from agent.record_settings import RecordSettings
 from agent.section import Section
 from agent.tools.settings import ToolSettings
+from agent.wire_settings import CarrierName, WireSettings
 from agent.yaml_document import Document, Location, Mistake, MistakesError
 
 ENVIRONMENT_PREFIX = "GLM_VOICE_"
@@ -99,6 +100,7 @@ class GatewaySettings(Section):
             left) or ``rest`` (Twilio is told by its REST API).
         account_sid: The Twilio account that calls are made from.
         rest_url: Twilio's REST API.
+        wires: Carriers that bring calls beside Twilio, by name.
     """
 
     host: str = "127.0.0.1"
@@ -118,6 +120,7 @@ class GatewaySettings(Section):
     transfer: Literal["twiml", "rest"] = "twiml"
     account_sid: str | None = Field(default=None, pattern=r"^AC[0-9a-fA-F]{32}$")
     rest_url: str = "https://api.twilio.com"
+    wires: Mapping[CarrierName, WireSettings] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _base_url(self) -> "GatewaySettings":

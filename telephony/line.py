@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Protocol
 
@@ -20,7 +20,6 @@ from telephony.media_streams import (
     ServerEvent,
     Start,
     Stop,
-    StreamState,
     TwilioEvent,
 )
 
@@ -63,7 +62,10 @@ class PhoneLine:
         ended: set once nothing more can pass.
         cause: why it ended; None while it is open.
         tap: listens in; None: nobody does.
+        can_transfer: its carrier can be told to connect the caller with somebody else.
     """
+
+    can_transfer = True
 
     def __init__(
         self,
@@ -102,12 +104,12 @@ class PhoneLine:
         try:
             async with asyncio.timeout(start_within):
                 while True:
-                    event = stream.receive(await _next_message(websocket, allows))
+                    event = stream.receive(await next_message(websocket, allows))
                     if isinstance(event, Start):
                         return cls(websocket, stream, event, allows)
         except TimeoutError:
             raise ProtocolError(CloseCode.POLICY_VIOLATION, "no start event in time") from None
-        except _ClosedError:
+        except ClosedError:
             raise ProtocolError(CloseCode.PROTOCOL_ERROR, "closed before start") from None
 
     async def receive(self) -> TwilioEvent | None:
@@ -115,11 +117,11 @@ class PhoneLine:
 
         A protocol error closes the socket with its code and reason.
         """
-        while not self.ended.is_set() and self._stream.state is StreamState.STARTED:
+        while not self.ended.is_set():
             try:
-                event = self._stream.receive(await _next_message(self._websocket, self._allows))
-            except _ClosedError:
-                self._end(EndCause.SOCKET_CLOSED)
+                event = await self._read(await next_message(self._websocket, self._allows))
+            except ClosedError:
+                self._end(self._cause_of_close())
                 return None
             except ProtocolError as error:
                 logger.bind(code=error.code, reason=error.reason).warning("Call broke the protocol")
@@ -139,7 +141,11 @@ class PhoneLine:
         if self.ended.is_set():
             return False
         try:
-            await self._websocket.send_str(event.to_json())
+            for message in await self._written(event):
+                if isinstance(message, str):
+                    await self._websocket.send_str(message)
+                else:
+                    await self._websocket.send_bytes(message)
         except (ConnectionError, RuntimeError):
             self._end(EndCause.SOCKET_CLOSED)
             return False
@@ -161,19 +167,37 @@ class PhoneLine:
         except (ConnectionError, TimeoutError, RuntimeError):
             logger.debug("Socket did not close in order")
 
+    # ---- what another carrier's wire does otherwise
+
+    async def _read(self, message: str | bytes) -> TwilioEvent | None:
+        """What a message tells; None: nothing that matters."""
+        return self._stream.receive(message)
+
+    async def _written(self, event: ServerEvent) -> Sequence[str | bytes]:
+        """The messages that tell the carrier of an event."""
+        return (event.to_json(),)
+
+    def _cause_of_close(self) -> EndCause:
+        """Why the call ended, where the socket was closed without a word."""
+        return EndCause.SOCKET_CLOSED
+
     def _end(self, cause: EndCause) -> None:
         if self.cause is None:
             self.cause = cause
         self.ended.set()
 
 
-class _ClosedError(Exception):
+class ClosedError(Exception):
     """The socket is closed."""
 
 
-async def _next_message(
-    websocket: web.WebSocketResponse, allows: Callable[[], bool]
-) -> str | bytes:
+async def next_message(websocket: web.WebSocketResponse, allows: Callable[[], bool]) -> str | bytes:
+    """The next message of a socket.
+
+    Raises:
+        ProtocolError: it breaks WebSocket's rules, or is one too many.
+        ClosedError: none will come.
+    """
     message = await websocket.receive()
     if not allows():
         raise ProtocolError(CloseCode.POLICY_VIOLATION, "too many messages")
@@ -183,4 +207,4 @@ async def _next_message(
     if isinstance(message.data, WebSocketError):
         # Too big, text that is not UTF-8, broken framing: aiohttp has answered with its code.
         raise ProtocolError(message.data.code, "a message that breaks WebSocket's own rules")
-    raise _ClosedError
+    raise ClosedError

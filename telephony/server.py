@@ -7,7 +7,8 @@
     POST /status     how calls and streams went
     GET  /health     whether calls can be answered now
 
-and what telephony/transfer_routes.py, telephony/outbound/ and telephony/operators.py add.
+and what telephony/transfer_routes.py, telephony/outbound/, telephony/operators.py and
+telephony/wires/ add.
 
 Calls share nothing but the process: whatever happens in one is caught, recorded and closed there.
 """
@@ -48,6 +49,7 @@ from telephony.telephone import Telephone
 from telephony.transfer_routes import add_transfer_routes
 from telephony.transfers import Transfers
 from telephony.transport import PhoneTransport
+from telephony.wires.routes import AnswerLine, add_wire_routes
 
 _LARGEST_BODY = 64 * 1024
 _LARGEST_MESSAGE = 64 * 1024
@@ -161,7 +163,8 @@ def create_app(
         open_switchboard: opens the switchboard; another one where processes share it.
 
     Raises:
-        ValueError: if there is no auth token, or a secret's file cannot be used.
+        ValueError: if there is no auth token, or a secret's file cannot be used, or another
+            carrier's wire cannot be opened.
     """
     clock = clock or SystemClock()
     token = settings.read_auth_token()
@@ -204,6 +207,7 @@ def create_app(
     app.router.add_post("/status", _status)
     app.router.add_get("/health", _health)
     add_operator_routes(app, gateway, settings.read_operator_token())
+    add_wire_routes(app, gateway, _carry, now)
     app.cleanup_ctx.append(lambda app: keeping(records))
     app.on_shutdown.append(_hang_up_all)
     return app
@@ -288,13 +292,18 @@ async def _health(request: web.Request) -> web.Response:
 async def _media(request: web.Request) -> web.StreamResponse:
     gateway = request.app[GATEWAY]
     gateway.signature.require(request, webhooks.websocket_url(gateway.url(""), "/media"))
+    return await _carry(gateway, request, PhoneLine.answer)
+
+
+async def _carry(gateway: Gateway, request: web.Request, answer: AnswerLine) -> web.StreamResponse:
+    """Carry a call over its WebSocket, from the upgrade to the end."""
     websocket = web.WebSocketResponse(
         max_msg_size=_LARGEST_MESSAGE, heartbeat=_PING_SECONDS, timeout=1.0, compress=False
     )
     await websocket.prepare(request)
     try:
         rate = MessageRate(gateway.settings.messages_per_second, gateway.clock)
-        line = await PhoneLine.answer(websocket, allows=rate.allows)
+        line = await answer(websocket, allows=rate.allows)
         call_sid = line.start.call_sid
         arrival = gateway.reception.connect(
             call_sid, line.start.parameters.get(webhooks.TOKEN_PARAMETER, "")

@@ -69,7 +69,7 @@ class Telephone:
             on_end=self.resume_recording,
         )
         self.transport = PhoneTransport(line, clock=clock, on_key=self._pressed)
-        if transfers.are_asked_for(agent):
+        if line.can_transfer and transfers.are_asked_for(agent):
             transfers.expect_question(line.start.call_sid)
 
     @property
@@ -110,8 +110,10 @@ class Telephone:
         """Have the caller connected with a number as soon as the agent leaves the call.
 
         Raises:
-            PhoneError: Twilio refused, or nobody came.
+            PhoneError: Twilio refused, or nobody came, or the call came from another carrier.
         """
+        if not self._line.can_transfer:
+            raise PhoneError("calls of this carrier cannot be transferred")
         start, settings = self._line.start, self._settings.handover
         caller, called = (start.parameters.get(name) for name in ("caller", "called"))
         told = {
