@@ -144,6 +144,7 @@ async def test_the_caller_hears_an_apology_and_then_the_answer(
     person._left = 0
     await talking
     await house.until(trace, "call_ended")
+    await eventually(lambda: house.gateway.switchboard.active == 0)
     heard = [event["text"] for event in house.events(trace) if event["event"] == "heard"]
     assert heard[1].startswith(f"Something.{ENGLISH.trouble}")
     assert heard[1].endswith("Something.")
@@ -160,12 +161,15 @@ async def test_the_caller_hears_an_apology_and_then_the_answer(
     assert house.nothing_left()
 
 
-async def test_an_engine_that_does_not_come_back_ends_the_call_with_a_sentence(house, engine, asks):
+async def test_an_engine_that_does_not_come_back_ends_the_call_with_a_sentence(
+    house, engine, asks, eventually
+):
     house = await house(AGENTS)
     engine.back_after = 1000.0
     trace, talking, _ = await asks(house, "dies")
     await talking
     await house.until(trace, "call_ended")
+    await eventually(lambda: house.gateway.switchboard.active == 0)
     heard = [event["text"] for event in house.events(trace) if event["event"] == "heard"]
     assert heard[1] == f"Something.{ENGLISH.trouble}{ENGLISH.lost}"
     assert house.events(trace)[-1]["cause"] == "engine"
