@@ -82,10 +82,10 @@ def lateness(monkeypatch, clock):
 def patient(monkeypatch):
     """Pipecat gives a write ten seconds, real ones, which twenty calls at once may take here."""
 
-    def transport(line, clock):
-        return PhoneTransport(line, PhoneParams(audio_out_write_timeout_secs=600), clock=clock)
+    def transport(line, **given):
+        return PhoneTransport(line, PhoneParams(audio_out_write_timeout_secs=600), **given)
 
-    monkeypatch.setattr("telephony.server.PhoneTransport", transport)
+    monkeypatch.setattr("telephony.telephone.PhoneTransport", transport)
 
 
 async def flood(house):
@@ -134,8 +134,8 @@ async def test_the_other_calls_keep_their_pace(house, lateness, eventually):
 
     assert hangs.is_set()
     assert "tool_call" in house.names(hanging)
-    assert '"cause":"protocol_error"' in house.text("CAflood")
-    assert '"cause":"socket_closed"' in house.text("CAtorn")
+    assert '"cause": "protocol_error"' in house.text("CAflood")
+    assert '"cause": "socket_closed"' in house.text("CAtorn")
     assert house.nothing_left()
 
 
