@@ -26,6 +26,7 @@ from pydantic import (
 
 from agent.section import Section
 from agent.tools.settings import ToolSettings
+from agent.turn_taking import TurnTakingSettings
 from agent.yaml_document import Document, Location, Mistake, MistakesError
 
 ENVIRONMENT_PREFIX = "GLM_VOICE_"
@@ -230,6 +231,7 @@ class AgentSettings(Section):
         sampling: How answers are sampled.
         vad: When the caller counts as speaking.
         turn: When the caller's turn is over.
+        turn_taking: What interrupts the agent, and what happens when nobody speaks.
         transcribe: Ask the model for the caller's words too, where the checkpoint can tell them.
         tools: What the agent may do on a call (docs/tools.md).
     """
@@ -240,6 +242,7 @@ class AgentSettings(Section):
     sampling: SamplingSettings = SamplingSettings()
     vad: VADSettings = VADSettings()
     turn: TurnSettings = TurnSettings()
+    turn_taking: TurnTakingSettings = TurnTakingSettings()
     transcribe: bool = True
     tools: tuple[ToolSettings, ...] = ()
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from agent.conversation import SpeechSession
 from agent.pipeline import SharedModels, greeting_request, run_call
 from agent.prepared_session import PreparedSession
+from agent.silence import Silence
 from telephony.agents import Agent
 from telephony.server import PhoneCall
 from telephony.transport import PhoneTransport
@@ -36,6 +37,8 @@ class Answering:
             session = self.prepare(call.agent)
         if session.ahead is not None:
             call.observer.event("greeting_ready", ahead=session.ahead)
+        agent = call.agent
+        prompt = agent.turn_taking.silence_prompt or agent.sentences.silence_prompt
         await run_call(
             transport,
             session,
@@ -45,4 +48,6 @@ class Answering:
             tools=call.agent.toolbox,
             phone=call.phone,
             ending=call.ending,
+            notices=call.notices,
+            silence=Silence(prompt, call.give_up),
         )

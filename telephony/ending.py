@@ -1,10 +1,10 @@
-"""Calls that are ended from outside: at their time limit, or because the gateway stops."""
+"""Calls that the gateway ends: at their time limit, because nobody speaks, or because it stops."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from loguru import logger
 
@@ -29,6 +29,8 @@ class Live:
         agent: how.
         since: when it began, in seconds of the gateway's clock.
         ending: as in :class:`PhoneCall`.
+        notices: as in :class:`PhoneCall`.
+        ended_by: why the agent ended it, where the line does not know.
         recorder: its record, once it is open.
         task: runs it.
     """
@@ -40,19 +42,50 @@ class Live:
     ending: asyncio.Future[str]
     recorder: CallRecorder | None
     task: asyncio.Task[None] | None
+    notices: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
+    ended_by: EndCause | None = None
+
+    def cause(self) -> EndCause:
+        """Why its line has ended."""
+        cause = self.line.cause or EndCause.SHUTDOWN
+        return self.ended_by or cause if cause is EndCause.AGENT_HUNG_UP else cause
+
+    def warn(self, left: float) -> None:
+        """Have the agent say in the next gap that the call ends in so many seconds."""
+        if self.recorder is not None:
+            self.recorder.event("time_warning", seconds=left)
+        self.notices.put_nowait(
+            self.agent.turn_taking.time_warning or self.agent.sentences.time_warning
+        )
+
+    def give_up(self) -> None:
+        """Have the agent end the call because nobody answers it."""
+        words = self.agent.turn_taking.silence_goodbye or self.agent.sentences.silence_goodbye
+        self._end("silence", EndCause.SILENCE, words)
 
     def say_goodbye(self, reason: str) -> None:
         """Have the agent say its last words and hang up; the record says why."""
+        cause = EndCause.TIME_LIMIT if reason == "time_limit" else None
+        self._end(reason, cause, self.agent.goodbye or self.agent.sentences.goodbye)
+
+    def _end(self, reason: str, cause: EndCause | None, words: str) -> None:
         if not self.ending.done():
             if self.recorder is not None:
                 self.recorder.event("goodbye", reason=reason)
-            self.ending.set_result(self.agent.goodbye or self.agent.sentences.goodbye)
+            self.ended_by = cause
+            self.ending.set_result(words)
 
 
 async def end_in_time(live: Live, clock: Clock) -> None:
     """End a call that lasts longer than its agent may talk: with a goodbye, then in any case."""
-    if live.agent.limits.call_secs is not None:
-        await clock.sleep(live.agent.limits.call_secs)
+    limits = live.agent.limits
+    left = limits.call_secs
+    if left is not None:
+        if limits.warning_secs is not None and left > limits.warning_secs:
+            await clock.sleep(left - limits.warning_secs)
+            left = limits.warning_secs
+            live.warn(left)
+        await clock.sleep(left)
         live.say_goodbye("time_limit")
         await clock.sleep(_GOODBYE_SECONDS)
         await live.line.hang_up(EndCause.AGENT_HUNG_UP)

@@ -28,6 +28,8 @@ class EndCause(StrEnum):
 
     CALLER_HUNG_UP = "caller_hung_up"
     AGENT_HUNG_UP = "agent_hung_up"
+    TIME_LIMIT = "time_limit"
+    SILENCE = "silence"
     TRANSFERRED = "transferred"
     SOCKET_CLOSED = "socket_closed"
     PROTOCOL_ERROR = "protocol_error"

@@ -64,6 +64,8 @@ class PhoneCall:
         agent: who answers it, as its settings were when the call came.
         prepared: what was begun for it; closed when the call has ended.
         ending: gets the words to say before the call is ended from outside.
+        notices: gets words to say in the next gap.
+        give_up: ends the call because the caller says nothing.
     """
 
     sid: str
@@ -74,6 +76,8 @@ class PhoneCall:
     agent: Agent
     prepared: Prepared | None
     ending: asyncio.Future[str]
+    notices: asyncio.Queue[str]
+    give_up: Callable[[], None]
 
 
 AnswerCall = Callable[[PhoneTransport, PhoneCall], Awaitable[None]]
@@ -327,6 +331,8 @@ async def _run_call(gateway: Gateway, live: Live, arrival: Arrival) -> None:
             live.agent,
             arrival.prepared,
             live.ending,
+            live.notices,
+            live.give_up,
         )
         await gateway.answer_call(PhoneTransport(line, clock=gateway.clock), call)
         await line.hang_up(EndCause.AGENT_HUNG_UP)
@@ -337,7 +343,7 @@ async def _run_call(gateway: Gateway, live: Live, arrival: Arrival) -> None:
         await line.hang_up(EndCause.ERROR, CloseCode.INTERNAL_ERROR, "internal error")
     finally:
         limit.cancel()
-        cause = phone.cause(line.cause or EndCause.SHUTDOWN)
+        cause = phone.cause(live.cause())
         if live.recorder is not None:
             live.recorder.close(cause)
         logger.bind(call_sid=start.call_sid, cause=cause).info("Call ended")
