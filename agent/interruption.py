@@ -108,7 +108,7 @@ class InterruptionStrategy(BaseUserTurnStartStrategy):  # type: ignore[no-untype
             case InputAudioRawFrame():
                 return await self._hear(frame)
             case VADUserStartedSpeakingFrame():
-                if not self._doubting and not self._speaker.is_leaving():
+                if not (self._doubting or self._in_turn or self._speaker.is_leaving()):
                     return await self._start()
             case VADUserStoppedSpeakingFrame() if self._doubting:
                 await self._acquit()
