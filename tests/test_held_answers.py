@@ -1,4 +1,4 @@
-"""The service while the agent is held: what the caller says then, and what becomes of the answer."""
+"""The service while the agent is held: what the caller says then, what becomes of the answer."""
 
 from collections.abc import AsyncIterator
 
