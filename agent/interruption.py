@@ -127,7 +127,7 @@ class InterruptionStrategy(BaseUserTurnStartStrategy):  # type: ignore[no-untype
         if began:
             # Here, before anybody else hears from the detector that the caller speaks.
             await self._consider()
-        elif self._doubting:
+        elif self._doubting and not self._speaker.is_leaving():
             self._paused += seconds
             if state is VADState.SPEAKING and margin >= self._settings.noise_margin_db:
                 self._spoken += seconds

@@ -157,6 +157,15 @@ async def test_nobody_interrupts_a_goodbye() -> None:
     assert (line.turns, line.agent.resumed) == (0, [])
 
 
+async def test_a_goodbye_that_begins_while_the_agent_is_held_is_not_interrupted() -> None:
+    line = Line()
+    await line.silence(1)
+    await line.hear(0.1, VADState.SPEAKING)
+    line.agent.leaves = True
+    await line.hear(2, VADState.SPEAKING)
+    assert line.turns == 0
+
+
 async def test_a_limit_of_nothing_lets_everything_interrupt_at_once() -> None:
     line = Line(interrupt_after_secs=0)
     await line.silence(1)

@@ -11,6 +11,7 @@ from agent.voice_session import AnswerChunk
 from telephony import mulaw
 from telephony.resampler import Resampler
 from telephony.sentences import ENGLISH
+from telephony.simulator.network import Network
 from telephony.simulator.trace import Cause
 
 DESK = "+15550100002"
@@ -105,7 +106,7 @@ def long_winded(engine):
     return engine
 
 
-async def place(house, *sounds, hangs_up, keys=()):
+async def place(house, *sounds, hangs_up, keys=(), network=None):
     """A call to its end; ``hangs_up`` tells by the seconds since it began and its events."""
     trace = house.twilio.new_call()
 
@@ -113,7 +114,7 @@ async def place(house, *sounds, hangs_up, keys=()):
         return seconds > 200 or hangs_up(seconds, house.names(trace))
 
     talker = Talker(*sounds, hangs_up=over, keys=keys)
-    await house.twilio.place(trace, talker, "+15550109999", DESK)
+    await house.twilio.place(trace, talker, "+15550109999", DESK, network)
     await house.until(trace, "call_ended")
     return trace
 
@@ -173,6 +174,16 @@ async def test_a_short_sound_holds_the_agent_who_then_says_the_rest(house, long_
     assert not {"interrupted", "turn_decided"} & {*house.names(trace)}
     (session,) = long_winded.sessions
     assert [request.say for request in session.requests] == [GREETING]
+
+
+async def test_a_slow_network_repeats_a_little_and_loses_nothing(house, long_winded):
+    house = await house({"desk": {"greeting_text": GREETING}})
+    word = speech(0.3, 0.35)
+    trace = await place(house, (1.5, word), hangs_up=at(8), network=Network(delay_ms=80))
+    assert heard(house, trace) == [GREETING]
+    assert len(trace.stream.clears) == 1
+    # There and back, and a frame or two.
+    assert -0.22 * PHONE_RATE < lost(trace) <= 0
 
 
 async def test_noise_that_is_no_voice_is_not_even_noticed(house, long_winded):
