@@ -70,7 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="say what is wrong with a file of settings")
     check.add_argument("settings", type=Path, metavar="FILE", help="YAML file, as for serve")
     check.set_defaults(run=_check)
+    _dial_parser(commands.add_parser("dial", help="call a number, or everybody on a list"))
     _simulate_parser(commands.add_parser("simulate", help="place scripted calls and judge them"))
+    _calls_parser(commands.add_parser("calls", help="look at the records of calls, erase them"))
     _loopback_parser(commands.add_parser("loopback-twilio", help="serve Twilio's REST API here"))
 
     _train_parser(commands.add_parser("train", help="train a part from data, or fine-tune it"))
@@ -109,6 +111,13 @@ def _serve_parser(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_serve)
 
 
+def _dial_parser(parser: argparse.ArgumentParser) -> None:
+    from telephony.outbound.command import add_arguments
+
+    add_arguments(parser)
+    parser.set_defaults(run=_dial)
+
+
 def _simulate_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "paths", type=Path, nargs="*", metavar="PATH", help="scenario (YAML), or directory of them"
@@ -120,7 +129,9 @@ def _simulate_parser(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--via", help="http://host:port to connect to instead of --url's host")
     parser.add_argument(
-        "--records", type=Path, help="with --url: the gateway's records_dir, for text and timing"
+        "--records",
+        metavar="URL|FILE",
+        help="with --url: the gateway's database, or a file *.jsonl, for text and timing",
     )
     parser.add_argument("--settings", type=Path, help="without --url: the gateway's YAML file")
     parser.add_argument(
@@ -164,6 +175,13 @@ def _simulate_parser(parser: argparse.ArgumentParser) -> None:
     reports.add_argument("--html", type=Path, metavar="FILE", help="(default: DIR/report.html)")
     reports.add_argument("--json", type=Path, metavar="FILE", help="(default: DIR/report.json)")
     parser.set_defaults(run=_simulate)
+
+
+def _calls_parser(parser: argparse.ArgumentParser) -> None:
+    from telephony.calls import add_arguments
+
+    add_arguments(parser)
+    parser.set_defaults(run=_calls)
 
 
 def _loopback_parser(parser: argparse.ArgumentParser) -> None:
@@ -274,6 +292,12 @@ def _check(options: argparse.Namespace) -> int:
     return 2 if mistakes else 0
 
 
+def _dial(options: argparse.Namespace) -> int:
+    from telephony.outbound.command import run
+
+    return run(options)
+
+
 def _simulate(options: argparse.Namespace) -> int:
     if options.demo == bool(options.paths):
         raise ValueError("give a scenario or --demo, one of the two")
@@ -318,6 +342,12 @@ def _load(options: argparse.Namespace, paths: Sequence[Path], outputs: "Outputs"
         raise ValueError("--find-capacity needs --p95")
     plan = LoadPlan(options.calls or _MOST_CALLS, options.seconds, options.ramp)
     return capacity(paths, agent, plan, outputs, p95_ms=options.p95, repeat=options.repeat)
+
+
+def _calls(options: argparse.Namespace) -> int:
+    from telephony.records.command import run
+
+    return run(options)
 
 
 def _loopback(options: argparse.Namespace) -> int:

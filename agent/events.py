@@ -12,6 +12,8 @@ class CallObserver(Protocol):
     greeting is turn 0. Names and their fields:
 
     ================== ================================================================
+    call_offered       call_sid, direction, and as far as known caller, called, agent: its webhook
+                       has come, or we dial it
     call_waiting       agent, ahead: calls that wait for a place before it
     call_forwarded     agent, reason: sent to another number; waited: seconds, where it waited
     forward_failed     status: what Twilio said of the call to that number
@@ -40,6 +42,17 @@ class CallObserver(Protocol):
     tool_call          turn, name, arguments (an object), call_id: the agent calls a tool
     message_taken      turn, text, and name and number or null: for somebody else
     tool_result        turn, call_id, and result or, where the tool failed, error (a text)
+    keys_typed         keys: how many, digits: as many asterisks
+    transfer_started   warm, summary: what it is about, or null
+    transfer_failed    message
+    call_transferred   to: the number
+    recording          by: gateway or twilio; path or recording_sid
+    recording_paused
+    recording_resumed
+    recording_ended    seconds
+    call_dialled       call_sid, agent: a call is made from here
+    answered_by        answered_by: what machine detection found
+    call_not_answered  status: busy, no-answer, failed or canceled
     error              message, and the turn where there is one; a Python function that is a tool
                        may write events of its own names
     call_ended         cause

@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from agent.record_settings import RecordSettings
 from agent.section import Section
 from agent.tools.settings import ToolSettings
 from agent.turn_taking import TurnTakingSettings
@@ -82,7 +83,6 @@ class GatewaySettings(Section):
         operator_token_file: File that holds the token of operators' requests (``/operator/...``)
             and nothing else; without a token nobody can make them.
         operator_token: The token itself, from the environment.
-        records_dir: Where each call's record is appended, one JSON object a line.
         max_calls: Calls answered at once; None: as many as the engine can carry, which it measures.
         talk_share: Where the engine measures: the share of a call during which the agent speaks.
         drain_secs: At SIGTERM calls may go on for so long before the agent says goodbye.
@@ -95,6 +95,7 @@ class GatewaySettings(Section):
             Python and uses one. The limit of calls is for all of them together.
         transfer: How a call is sent to somebody else: ``twiml`` (Twilio asks when the agent has
             left) or ``rest`` (Twilio is told by its REST API).
+        account_sid: The Twilio account that calls are made from.
         rest_url: Twilio's REST API.
     """
 
@@ -105,7 +106,6 @@ class GatewaySettings(Section):
     auth_token: SecretStr | None = None
     operator_token_file: Path | None = None
     operator_token: SecretStr | None = None
-    records_dir: Path = Path("records")
     max_calls: int | None = Field(default=None, ge=1)
     talk_share: float = Field(default=0.5, gt=0, le=1)
     drain_secs: float = Field(default=240.0, ge=0)
@@ -114,6 +114,7 @@ class GatewaySettings(Section):
     trusted_proxies: tuple[Annotated[str, AfterValidator(_network)], ...] = ()
     workers: int = Field(default=1, ge=1, le=256)
     transfer: Literal["twiml", "rest"] = "twiml"
+    account_sid: str | None = Field(default=None, pattern=r"^AC[0-9a-fA-F]{32}$")
     rest_url: str = "https://api.twilio.com"
 
     @model_validator(mode="after")
@@ -233,6 +234,10 @@ class AgentSettings(Section):
         turn: When the caller's turn is over.
         turn_taking: What interrupts the agent, and what happens when nobody speaks.
         transcribe: Ask the model for the caller's words too, where the checkpoint can tell them.
+        redact: What is masked in the record before it is written: runs of digits, card numbers,
+            identity numbers (docs/records.md).
+        private_arguments: Arguments of tools, such as ``name`` or ``who.name``, whose values are
+            masked wherever the record has them.
         tools: What the agent may do on a call (docs/tools.md).
     """
 
@@ -244,6 +249,8 @@ class AgentSettings(Section):
     turn: TurnSettings = TurnSettings()
     turn_taking: TurnTakingSettings = TurnTakingSettings()
     transcribe: bool = True
+    redact: tuple[Literal["digits", "cards", "ids"], ...] = ()
+    private_arguments: tuple[str, ...] = ()
     tools: tuple[ToolSettings, ...] = ()
 
 
@@ -252,6 +259,7 @@ class Settings(Section):
 
     triton: TritonSettings = TritonSettings()
     gateway: GatewaySettings = GatewaySettings()
+    records: RecordSettings = RecordSettings()
     agent: AgentSettings = AgentSettings()
 
     def conflicts(self) -> Iterable[tuple[Location, str]]:

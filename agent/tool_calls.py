@@ -92,16 +92,47 @@ class ToolCall:
         """End the call."""
         await self.calls.service.end_call()
 
-    async def transfer(self, number: str) -> None:
+    async def transfer(
+        self, number: str, *, summary: str | None = None, warm: bool = False
+    ) -> None:
         """Leave the call and have the caller connected.
 
         Raises:
-            PhoneError: The carrier refused, or there is no telephone.
+            PhoneError: The carrier refused, nobody came, or there is no telephone.
         """
+        await self._phone.transfer(number, summary=summary, warm=warm)
+        await self.calls.service.end_call()
+
+    async def take_digits(
+        self, wait_secs: float = 15.0, longest: int | None = None, secret: bool = False
+    ) -> str | None:
+        """Wait for what the caller types next.
+
+        Raises:
+            PhoneError: There is no telephone.
+        """
+        return await self._phone.take_digits(self.words_heard(), wait_secs, longest, secret)
+
+    @property
+    def typed(self) -> str | None:
+        """What the caller typed last."""
+        return None if self.calls.phone is None else self.calls.phone.typed
+
+    async def pause_recording(self) -> None:
+        """Record nothing until it is resumed."""
+        if self.calls.phone is not None:
+            await self.calls.phone.pause_recording()
+
+    async def resume_recording(self) -> None:
+        """Record again."""
+        if self.calls.phone is not None:
+            await self.calls.phone.resume_recording()
+
+    @property
+    def _phone(self) -> Phone:
         if self.calls.phone is None:
             raise PhoneError("there is no telephone that could")
-        await self.calls.phone.transfer(number)
-        await self.calls.service.end_call()
+        return self.calls.phone
 
     async def press(self, digits: str) -> None:
         """Send touch tones."""

@@ -22,6 +22,9 @@ from agent.tools.settings import FunctionSettings, TransferSettings
 from agent.tools.tool import Tool
 from agent.yaml_document import Location
 from telephony.hours import Hours
+from telephony.outbound.settings import OutboundSettings
+from telephony.phone_settings import PhoneSettings
+from telephony.records.redaction import Redaction
 from telephony.sentences import Sentences, sentences
 
 ANY_NUMBER = "*"
@@ -131,6 +134,8 @@ class Agent(AgentSettings):
         busy: What happens when there is no place.
         goodbye: What it says word for word before it has to end a call; None: our own words in its
             language.
+        phone: Keys, recordings, transfers.
+        outbound: How it calls people; None: it does not.
     """
 
     numbers: Annotated[tuple[OwnNumber, ...], AfterValidator(_some)] = (ANY_NUMBER,)
@@ -143,6 +148,8 @@ class Agent(AgentSettings):
     outside: Outside = Outside()
     busy: Busy = Busy()
     goodbye: Words | None = None
+    phone: PhoneSettings = PhoneSettings()
+    outbound: OutboundSettings | None = None
 
     @property
     def sentences(self) -> Sentences:
@@ -157,6 +164,11 @@ class Agent(AgentSettings):
             ValueError: One cannot be made; names it.
         """
         return tuple(build_tools(self.tools))
+
+    @property
+    def redaction(self) -> Redaction:
+        """What is masked in the records of its calls."""
+        return Redaction(frozenset(self.redact), self.private_arguments)
 
     @property
     def may_transfer(self) -> bool:
@@ -242,6 +254,18 @@ class CallCentre(Settings):
                     (*section, "busy", "then"),
                     f"{where}.busy.then: calls cannot wait where gateway.workers is more than 1",
                 )
+            if self.gateway.workers > 1:
+                # Twilio's questions about those calls reach whichever process.
+                alone: list[Location] = [
+                    (*section, "tools", place, "warm")
+                    for place, tool in enumerate(agent.tools)
+                    if isinstance(tool, TransferSettings) and tool.warm
+                ]
+                if agent.outbound is not None:
+                    alone.append((*section, "outbound"))
+                for place_alone in alone:
+                    field = ".".join(map(str, place_alone))
+                    yield place_alone, f"{field}: not where gateway.workers is more than 1"
             other = agent.outside.agent
             if other is not None and (other == name or other not in self.agents):
                 known = ", ".join(one for one in self.agents if one != name) or "none"

@@ -14,6 +14,7 @@ from telephony.line import EndCause, PhoneLine
 from telephony.records import CallRecorder
 from telephony.shared_switchboard import SharedSwitchboard
 from telephony.switchboard import Switchboard
+from telephony.telephone import Telephone
 
 _GOODBYE_SECONDS = 20.0
 """For an agent's last words, and for the phone to play them."""
@@ -30,9 +31,10 @@ class Live:
         since: when it began, in seconds of the gateway's clock.
         ending: as in :class:`PhoneCall`.
         notices: as in :class:`PhoneCall`.
-        ended_by: why the agent ended it, where the line does not know.
         recorder: its record, once it is open.
         task: runs it.
+        telephone: what else it has, once it runs.
+        ended_by: why it ended, where the line does not know.
     """
 
     line: PhoneLine
@@ -43,12 +45,15 @@ class Live:
     recorder: CallRecorder | None
     task: asyncio.Task[None] | None
     notices: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
+    telephone: Telephone | None = None
     ended_by: EndCause | None = None
 
     def cause(self) -> EndCause:
-        """Why its line has ended."""
-        cause = self.line.cause or EndCause.SHUTDOWN
-        return self.ended_by or cause if cause is EndCause.AGENT_HUNG_UP else cause
+        """Why it ended, once it has."""
+        if self.telephone is not None:
+            self.telephone.close()
+        cause = self.ended_by or self.line.cause or EndCause.SHUTDOWN
+        return cause if self.telephone is None else self.telephone.cause(cause)
 
     def warn(self, left: float) -> None:
         """Have the agent say in the next gap that the call ends in so many seconds."""
@@ -60,20 +65,20 @@ class Live:
 
     def give_up(self) -> None:
         """Have the agent end the call because nobody answers it."""
-        words = self.agent.turn_taking.silence_goodbye or self.agent.sentences.silence_goodbye
-        self._end("silence", EndCause.SILENCE, words)
+        if not self.ending.done():
+            self.ended_by = EndCause.SILENCE
+            words = self.agent.turn_taking.silence_goodbye or self.agent.sentences.silence_goodbye
+            self._end("silence", words)
 
     def say_goodbye(self, reason: str) -> None:
         """Have the agent say its last words and hang up; the record says why."""
-        cause = EndCause.TIME_LIMIT if reason == "time_limit" else None
-        self._end(reason, cause, self.agent.goodbye or self.agent.sentences.goodbye)
-
-    def _end(self, reason: str, cause: EndCause | None, words: str) -> None:
         if not self.ending.done():
-            if self.recorder is not None:
-                self.recorder.event("goodbye", reason=reason)
-            self.ended_by = cause
-            self.ending.set_result(words)
+            self._end(reason, self.agent.goodbye or self.agent.sentences.goodbye)
+
+    def _end(self, reason: str, words: str) -> None:
+        if self.recorder is not None:
+            self.recorder.event("goodbye", reason=reason)
+        self.ending.set_result(words)
 
 
 async def end_in_time(live: Live, clock: Clock) -> None:
@@ -87,6 +92,7 @@ async def end_in_time(live: Live, clock: Clock) -> None:
             live.warn(left)
         await clock.sleep(left)
         live.say_goodbye("time_limit")
+        live.ended_by = EndCause.TIME_LIMIT
         await clock.sleep(_GOODBYE_SECONDS)
         await live.line.hang_up(EndCause.AGENT_HUNG_UP)
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from enum import StrEnum
+from typing import Protocol
 
 from aiohttp import WebSocketError, WSMsgType, web
 from loguru import logger
 
 from telephony.media_streams import (
+    Clear,
     CloseCode,
     FromTwilio,
+    Media,
+    Play,
     ProtocolError,
     ServerEvent,
     Start,
@@ -30,11 +34,25 @@ class EndCause(StrEnum):
     AGENT_HUNG_UP = "agent_hung_up"
     TIME_LIMIT = "time_limit"
     SILENCE = "silence"
+    NOT_ANSWERED = "not_answered"
     TRANSFERRED = "transferred"
     SOCKET_CLOSED = "socket_closed"
     PROTOCOL_ERROR = "protocol_error"
     SHUTDOWN = "shutdown"
     ERROR = "error"
+
+
+class Tap(Protocol):
+    """Listens in on a line."""
+
+    def caller(self, payload: bytes, timestamp: int) -> None:
+        """Hear the caller: mu-law, and its place in the stream in milliseconds."""
+
+    def agent(self, payload: bytes) -> None:
+        """Hear what is sent to the phone: mu-law."""
+
+    def cleared(self) -> None:
+        """The phone was told to forget what it has not played."""
 
 
 class PhoneLine:
@@ -44,6 +62,7 @@ class PhoneLine:
         start: who calls.
         ended: set once nothing more can pass.
         cause: why it ended; None while it is open.
+        tap: listens in; None: nobody does.
     """
 
     def __init__(
@@ -59,6 +78,7 @@ class PhoneLine:
         self.start = start
         self.ended = asyncio.Event()
         self.cause: EndCause | None = None
+        self.tap: Tap | None = None
 
     @classmethod
     async def answer(
@@ -108,6 +128,8 @@ class PhoneLine:
             if isinstance(event, Stop):
                 self._end(EndCause.CALLER_HUNG_UP)
                 return None
+            if isinstance(event, Media) and self.tap is not None:
+                self.tap.caller(event.payload, event.timestamp)
             if event is not None:
                 return event
         return None
@@ -121,6 +143,11 @@ class PhoneLine:
         except (ConnectionError, RuntimeError):
             self._end(EndCause.SOCKET_CLOSED)
             return False
+        if self.tap is not None:
+            if isinstance(event, Play):
+                self.tap.agent(event.payload)
+            elif isinstance(event, Clear):
+                self.tap.cleared()
         return True
 
     async def hang_up(

@@ -20,6 +20,7 @@ from telephony import webhooks
 from telephony.agents import Agent, Agents
 from telephony.clock import Clock
 from telephony.engine_health import EngineHealth
+from telephony.media_streams import Start
 from telephony.records import CallRecorder, CallRecords
 from telephony.sentences import ENGLISH
 from telephony.shared_switchboard import SharedSwitchboard
@@ -32,6 +33,7 @@ _REPEAT_SECONDS = 30.0
 """How often it hears why."""
 _FORGET_SECONDS = 60.0
 """A waiting call that has not asked for so long is gone."""
+_MOST_SENT_ON = 1000
 _ANSWERED = frozenset({"completed", "answered"})
 
 
@@ -55,6 +57,8 @@ class Arrival:
         agent_name: Who answers it.
         agent: As its settings were when the call came.
         arrived: When that was, in seconds of the gateway's clock.
+        caller: The number that calls.
+        called: The number that is called.
         waited: It had to wait for its place.
         told: When it last heard that it has to wait.
         recorder: Its record, where there was something to write.
@@ -65,6 +69,9 @@ class Arrival:
     agent_name: str
     agent: Agent
     arrived: float
+    caller: str = ""
+    called: str = ""
+    account_sid: str = ""
     waited: bool = False
     told: float | None = None
     recorder: CallRecorder | None = None
@@ -115,13 +122,18 @@ class Reception:
         self._url = url
         self._prepare = prepare
         self._arrivals: dict[str, Arrival] = {}
+        self._sent_on: dict[str, CallRecorder] = {}
 
-    async def receive(self, call_sid: str, called: str) -> str:
+    async def receive(
+        self, call_sid: str, called: str, caller: str = "", account_sid: str = ""
+    ) -> str:
         """Decide what a call does next.
 
         Args:
             call_sid: The call.
             called: The number that it called.
+            caller: The number that calls.
+            account_sid: The account that was called.
 
         Returns:
             TwiML.
@@ -129,25 +141,39 @@ class Reception:
         arrival = self._arrivals.get(call_sid)
         if arrival is None:
             name = self.agents.answering(called)
+            agent = Agent() if name is None else self.agents[name]
+            arrival = Arrival(name or "", agent, self._clock.time(), caller, called, account_sid)
             if name is None:
-                self._write(call_sid, None, "call_refused", "refused", reason="no_agent")
+                self._write(call_sid, arrival, "call_refused", "refused", reason="no_agent")
                 return webhooks.refusal_twiml(ENGLISH.nobody, "en-US")
-            agent = self.agents[name]
             if agent.hours is not None and not agent.hours.is_open(self._moment()):
                 outside = agent.outside
                 if outside.then != "agent" or outside.agent is None:
-                    arrival = Arrival(name, agent, self._clock.time())
                     onward = outside.number if outside.then == "forward" else None
                     return await self._turn_away(call_sid, arrival, "closed", outside.say, onward)
-                name = outside.agent
-                agent = self.agents[name]
-            arrival = Arrival(name, agent, self._clock.time())
+                arrival.agent_name, arrival.agent = outside.agent, self.agents[outside.agent]
+            if not self._switchboard.shared:
+                # Else whichever process has the socket begins it.
+                self._recorder(call_sid, arrival)
         return await self._admit(call_sid, arrival)
+
+    async def made(self, call_sid: str, arrival: Arrival) -> str:
+        """Decide what a call does next that was made from here, and has been answered.
+
+        Args:
+            call_sid: The call.
+            arrival: Who made it.
+
+        Returns:
+            TwiML.
+        """
+        return await self._admit(call_sid, self._arrivals.get(call_sid, arrival))
 
     async def leave(self, call_sid: str, cause: str) -> None:
         """Forget a call whose socket has not opened and will not."""
         arrival = self._arrivals.pop(call_sid, None)
         self._switchboard.forget(call_sid)
+        self._sent_on.pop(call_sid, None)
         if arrival is None:
             return
         self._unwatch(arrival)
@@ -183,10 +209,38 @@ class Reception:
         if status in _ANSWERED:
             return webhooks.hang_up_twiml()
         logger.bind(call_sid=call_sid, status=status).warning("A call was forwarded in vain")
-        self._write(call_sid, None, "forward_failed", "refused", status=status)
+        record = self._sent_on.pop(call_sid, None)
+        if record is not None:
+            record.afterwards("forward_failed", status=status)
+        else:
+            # Another process has sent it on.
+            arrival = Arrival("", Agent(), self._clock.time(), called=called)
+            self._write(call_sid, arrival, "forward_failed", "refused", status=status)
+        sorry = self._transfers.in_vain_twiml(call_sid)
+        if sorry:
+            return sorry
         name = self.agents.answering(called)
         agent = Agent() if name is None else self.agents[name]
         return webhooks.refusal_twiml(agent.sentences.apology, agent.language)
+
+    def record_of(self, start: Start, arrival: Arrival) -> CallRecorder:
+        """The record of a call whose socket has opened.
+
+        Raises:
+            ValueError: There can be none.
+        """
+        if arrival.recorder is None:
+            for name in ("caller", "called"):
+                setattr(arrival, name, getattr(arrival, name) or start.parameters.get(name, ""))
+            arrival.account_sid = start.account_sid
+            arrival.recorder = self._open(start.call_sid, arrival)
+        return arrival.recorder
+
+    def sent_on(self, call_sid: str, record: CallRecorder) -> None:
+        """Remember the record of a call that somebody else is to have; it may come back."""
+        self._sent_on[call_sid] = record
+        while len(self._sent_on) > _MOST_SENT_ON:
+            del self._sent_on[next(iter(self._sent_on))]
 
     async def close(self) -> None:
         """Forget all calls whose socket has not opened."""
@@ -224,11 +278,18 @@ class Reception:
             return webhooks.hang_up_twiml()
         if arrival.prepared is None and not self._switchboard.shared:
             arrival.prepared = self._prepare(agent)
+        sounds = agent.phone.recording
         return webhooks.connect_twiml(
             webhooks.websocket_url(self._url(""), "/media"),
-            {webhooks.TOKEN_PARAMETER: token},
+            {
+                webhooks.TOKEN_PARAMETER: token,
+                "caller": arrival.caller,
+                "called": arrival.called,
+            },
             status_url=self._url("/status"),
             next_url=self._url("/next") if self._transfers.are_asked_for(agent) else None,
+            consent=sounds.consent if sounds is not None else None,
+            language=agent.language,
         )
 
     def _wait(self, call_sid: str, arrival: Arrival, ahead: int) -> str:
@@ -261,8 +322,13 @@ class Reception:
         )
         if number is not None:
             self._write(call_sid, arrival, "call_forwarded", "forwarded", **fields)
+            if arrival.recorder is not None:
+                self.sent_on(call_sid, arrival.recorder)
             return webhooks.dial_twiml(
-                number, self._url("/forwarded"), say or sentences.forward, language
+                number,
+                self._url("/forwarded"),
+                sentence=say or sentences.forward,
+                language=language,
             )
         self._write(call_sid, arrival, "call_refused", "refused", **fields)
         ours = {"closed": sentences.closed, "engine": sentences.apology}
@@ -291,29 +357,32 @@ class Reception:
 
     # ---- the record
 
-    def _recorder(self, call_sid: str, arrival: Arrival | None) -> CallRecorder | None:
+    def _open(self, call_sid: str, arrival: Arrival) -> CallRecorder:
+        return self._records.open(
+            call_sid,
+            caller=arrival.caller or None,
+            called=arrival.called or None,
+            account_sid=arrival.account_sid or None,
+            agent=arrival.agent_name or None,
+            redaction=arrival.agent.redaction,
+        )
+
+    def _recorder(self, call_sid: str, arrival: Arrival) -> CallRecorder | None:
         """The record of a call; None, and a word in the log, where it cannot be kept."""
-        if arrival is not None and arrival.recorder is not None:
-            return arrival.recorder
-        try:
-            recorder = self._records.open(call_sid)
-        except (OSError, ValueError) as error:
-            logger.bind(error=type(error).__name__).error("A call cannot be recorded")
-            return None
-        if arrival is not None:
-            arrival.recorder = recorder
-        return recorder
+        if arrival.recorder is None:
+            try:
+                arrival.recorder = self._open(call_sid, arrival)
+            except ValueError as error:
+                logger.bind(error=str(error)).error("A call cannot be recorded")
+        return arrival.recorder
 
-    def _event(self, call_sid: str, arrival: Arrival | None, name: str, **fields: Any) -> None:
+    def _event(self, call_sid: str, arrival: Arrival, name: str, **fields: Any) -> None:
         recorder = self._recorder(call_sid, arrival)
         if recorder is not None:
             recorder.event(name, **fields)
 
-    def _write(
-        self, call_sid: str, arrival: Arrival | None, name: str, cause: str, **fields: Any
-    ) -> None:
+    def _write(self, call_sid: str, arrival: Arrival, name: str, cause: str, **fields: Any) -> None:
         """Record the one thing that happened to a call, and its end."""
-        recorder = self._recorder(call_sid, arrival)
-        if recorder is not None:
-            recorder.event(name, **fields)
-            recorder.close(cause)
+        self._event(call_sid, arrival, name, **fields)
+        if arrival.recorder is not None:
+            arrival.recorder.close(cause)

@@ -20,6 +20,7 @@ class Sentences:
         silence_prompt: The caller says nothing.
         silence_goodbye: The call ends now because the caller says nothing.
         time_warning: The call is to end soon.
+        waiting: To somebody who is called for a caller, where nothing else is known.
     """
 
     busy: str
@@ -32,6 +33,7 @@ class Sentences:
     silence_prompt: str
     silence_goodbye: str
     time_warning: str
+    waiting: str
 
 
 ENGLISH = Sentences(
@@ -45,6 +47,7 @@ ENGLISH = Sentences(
     silence_prompt="Are you still there?",
     silence_goodbye="I cannot hear you, so I am ending the call now. Goodbye.",
     time_warning="Before we go on: our call has to end soon.",
+    waiting="A caller is waiting for you. I am connecting you.",
 )
 CHINESE = Sentences(
     busy="现在所有线路都在忙，请过几分钟再打来。再见。",
@@ -57,6 +60,7 @@ CHINESE = Sentences(
     silence_prompt="您还在吗？",
     silence_goodbye="我听不到您的声音，先挂断电话了。再见。",
     time_warning="提醒您一下，我们的通话时间快到了。",
+    waiting="有一位来电者在等您，正在为您接通。",
 )
 
 

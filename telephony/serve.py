@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import numpy as np
+from aiohttp import web
 from loguru import logger
 
 from agent.conversation import CALLER_RATE
@@ -19,6 +20,7 @@ from agent.triton import VoiceClient
 from telephony.agents import CallCentre
 from telephony.answering import Answering
 from telephony.clock import Clock
+from telephony.outbound.routes import add_outbound_routes
 from telephony.reception import Reception
 from telephony.records import CallRecords
 from telephony.server import GATEWAY, OpenSwitchboard, create_app, drain, listening
@@ -120,7 +122,7 @@ async def serving_here(
         The gateway.
     """
     settings.build_tools()
-    records = CallRecords(settings.gateway.records_dir)
+    records = CallRecords(settings.records)
     async with AsyncExitStack() as stack:
         loading = asyncio.create_task(_load_models(progress))
         try:
@@ -147,6 +149,7 @@ async def serving_here(
             open_switchboard=open_switchboard,
         )
         shared = app[GATEWAY].switchboard.shared
+        _add_outbound(app, settings)
         url = await stack.enter_async_context(
             listening(app, gateway.host, gateway.port, shared=shared)
         )
@@ -156,6 +159,21 @@ async def serving_here(
             await drain(app, gateway.drain_secs)
 
         yield Service(url, settings, drain_here, app[GATEWAY].reception)
+
+
+def _add_outbound(app: web.Application, settings: CallCentre) -> None:
+    """Let calls be made, where the settings say all that takes.
+
+    Raises:
+        ValueError: An agent calls people, but something is missing.
+    """
+    account, token = settings.gateway.account_sid, settings.gateway.read_operator_token()
+    if account is not None and token is not None:
+        add_outbound_routes(app, account, token)
+        return
+    if any(settings.staff[name].outbound is not None for name in settings.staff):
+        missing = "gateway.account_sid" if account is None else "the operators' token"
+        raise ValueError(f"outbound: calls are made with {missing}, which is not set")
 
 
 async def _load_models(progress: Callable[[str], None]) -> SharedModels:

@@ -7,7 +7,7 @@
     POST /status     how calls and streams went
     GET  /health     whether calls can be answered now
 
-and what telephony/operators.py adds for operators.
+and what telephony/transfer_routes.py, telephony/outbound/ and telephony/operators.py add.
 
 Calls share nothing but the process: whatever happens in one is caught, recorded and closed there.
 """
@@ -37,10 +37,14 @@ from telephony.line import EndCause, PhoneLine
 from telephony.media_streams import CloseCode, ProtocolError
 from telephony.operators import add_operator_routes
 from telephony.reception import Arrival, PrepareCall, Prepared, Reception
+from telephony.recorders import recording
 from telephony.records import CallRecords
+from telephony.records.keeping import keeping
 from telephony.rest import TwilioRest
 from telephony.shared_switchboard import SharedSwitchboard
 from telephony.switchboard import Switchboard
+from telephony.telephone import Telephone
+from telephony.transfer_routes import add_transfer_routes
 from telephony.transfers import Transfers
 from telephony.transport import PhoneTransport
 
@@ -103,6 +107,7 @@ class Gateway:
     transfers: Transfers
     capacity: Capacity
     addresses: Addresses
+    rest: TwilioRest
     clock: Clock
     public_base_url: str | None
     reception: Reception = field(init=False)
@@ -155,7 +160,7 @@ def create_app(
     """
     clock = clock or SystemClock()
     token = settings.read_auth_token()
-    rest = TwilioRest(token, settings.rest_url) if settings.transfer == "rest" else None
+    rest = TwilioRest(token, settings.rest_url, clock)
     addresses = Addresses(settings.connections_per_address, settings.trusted_proxies)
     app = web.Application(client_max_size=_LARGEST_BODY, middlewares=[addresses.limit])
     capacity = Capacity(settings.max_calls, settings.talk_share, engine_carries)
@@ -167,9 +172,12 @@ def create_app(
         engine=EngineHealth(engine_ready, clock),
         signature=webhooks.SignatureCheck(token),
         switchboard=switchboard,
-        transfers=Transfers(lambda: gateway.url("/forwarded"), clock, switchboard.numbers, rest),
+        transfers=Transfers(
+            rest, lambda path: gateway.url(path), clock, switchboard.documents, settings.transfer
+        ),
         capacity=capacity,
         addresses=addresses,
+        rest=rest,
         clock=clock,
         public_base_url=settings.public_base_url,
     )
@@ -184,14 +192,14 @@ def create_app(
         url=gateway.url,
         prepare=prepare,
     )
+    add_transfer_routes(app, gateway.transfers, signed_form)
     app.router.add_post("/voice", _voice)
     app.router.add_post("/forwarded", _forwarded)
     app.router.add_get("/media", _media)
-    app.router.add_post("/next", _next)
     app.router.add_post("/status", _status)
     app.router.add_get("/health", _health)
     add_operator_routes(app, gateway, settings.read_operator_token())
-    app.on_startup.append(_end_unfinished_records)
+    app.cleanup_ctx.append(lambda app: keeping(records))
     app.on_shutdown.append(_hang_up_all)
     return app
 
@@ -225,38 +233,38 @@ async def listening(
 
 async def _voice(request: web.Request) -> web.Response:
     gateway = request.app[GATEWAY]
-    form = await _signed_form(gateway, request)
-    return _twiml(await gateway.reception.receive(_call_sid(form), form.get("To", "")))
+    form = await signed_form(request)
+    number = _call_sid(form), form.get("To", ""), form.get("From", "")
+    return twiml_response(await gateway.reception.receive(*number, form.get("AccountSid", "")))
 
 
 async def _forwarded(request: web.Request) -> web.Response:
     gateway = request.app[GATEWAY]
-    form = await _signed_form(gateway, request)
+    form = await signed_form(request)
     status = form.get("DialCallStatus", "")
-    return _twiml(gateway.reception.forwarded(_call_sid(form), form.get("To", ""), status))
-
-
-async def _next(request: web.Request) -> web.Response:
-    gateway = request.app[GATEWAY]
-    form = await _signed_form(gateway, request)
-    return _twiml(gateway.transfers.next_twiml(form.get("CallSid", "")))
+    return twiml_response(gateway.reception.forwarded(_call_sid(form), form.get("To", ""), status))
 
 
 async def _status(request: web.Request) -> web.Response:
     gateway = request.app[GATEWAY]
-    form = await _signed_form(gateway, request)
+    form = await signed_form(request)
     call_sid = form.get("CallSid", "")
     if form.get("StreamEvent") == "stream-error":
         logger.bind(call_sid=call_sid).warning("Twilio reports an error of the stream")
     if form.get("CallStatus") in _OVER:
-        gateway.transfers.over(call_sid)
-        live = gateway.live.get(call_sid)
-        if live is not None:
-            await live.line.hang_up(EndCause.CALLER_HUNG_UP)
-        else:
-            # Where another process has it, its socket tells that one.
-            await gateway.reception.leave(call_sid, EndCause.CALLER_HUNG_UP)
+        await call_over(gateway, call_sid)
     return web.Response(status=204)
+
+
+async def call_over(gateway: Gateway, call_sid: str) -> None:
+    """A call has ended, as Twilio says."""
+    gateway.transfers.forget(call_sid)
+    live = gateway.live.get(call_sid)
+    if live is not None:
+        await live.line.hang_up(EndCause.CALLER_HUNG_UP)
+    else:
+        # Where another process has it, its socket tells that one.
+        await gateway.reception.leave(call_sid, EndCause.CALLER_HUNG_UP)
 
 
 async def _health(request: web.Request) -> web.Response:
@@ -314,27 +322,31 @@ async def _media(request: web.Request) -> web.StreamResponse:
 async def _run_call(gateway: Gateway, live: Live, arrival: Arrival) -> None:
     line, start = live.line, live.line.start
     limit = asyncio.create_task(end_in_time(live, gateway.clock))
-    phone = gateway.transfers.connect(line, live.agent)
     try:
-        if live.recorder is None:
-            live.recorder = gateway.records.open(start.call_sid)
-        recorder = live.recorder
+        recorder = live.recorder = gateway.reception.record_of(start, arrival)
         waited = {"waited": live.since - arrival.arrived} if arrival.waited else {}
         recorder.event("call_started", call_sid=start.call_sid, agent=live.agent_name, **waited)
         logger.bind(call_sid=start.call_sid, agent=live.agent_name).info("Call started")
-        call = PhoneCall(
-            start.call_sid,
-            start.stream_sid,
-            start.account_sid,
-            recorder,
-            phone,
-            live.agent,
-            arrival.prepared,
-            live.ending,
-            live.notices,
-            live.give_up,
+        sounds = recording(
+            live.agent.phone.recording, line, gateway.rest, gateway.url("/recording"), recorder
         )
-        await gateway.answer_call(PhoneTransport(line, clock=gateway.clock), call)
+        async with sounds as sound:
+            telephone = live.telephone = Telephone(
+                line, recorder, live.agent, gateway.transfers, sound, gateway.clock
+            )
+            call = PhoneCall(
+                start.call_sid,
+                start.stream_sid,
+                start.account_sid,
+                telephone.observer,
+                telephone,
+                live.agent,
+                arrival.prepared,
+                live.ending,
+                live.notices,
+                live.give_up,
+            )
+            await gateway.answer_call(telephone.transport, call)
         await line.hang_up(EndCause.AGENT_HUNG_UP)
     except Exception as error:
         logger.bind(call_sid=start.call_sid).exception("Call failed")
@@ -343,14 +355,18 @@ async def _run_call(gateway: Gateway, live: Live, arrival: Arrival) -> None:
         await line.hang_up(EndCause.ERROR, CloseCode.INTERNAL_ERROR, "internal error")
     finally:
         limit.cancel()
-        cause = phone.cause(live.cause())
+        cause = live.cause()
         if live.recorder is not None:
+            if cause is EndCause.TRANSFERRED and live.telephone is not None:
+                live.recorder.event("call_transferred", to=live.telephone.transferred_to)
             live.recorder.close(cause)
+            if cause is EndCause.TRANSFERRED:
+                gateway.reception.sent_on(start.call_sid, live.recorder)
         logger.bind(call_sid=start.call_sid, cause=cause).info("Call ended")
         if arrival.prepared is not None:
             await arrival.prepared.close()
         # Until then the call keeps its place, and a gateway that drains goes on.
-        await phone.close(line.cause)
+        await gateway.transfers.settled(start.call_sid, line.cause)
 
 
 async def drain(app: web.Application, seconds: float) -> None:
@@ -363,10 +379,6 @@ async def drain(app: web.Application, seconds: float) -> None:
     """
     gateway = app[GATEWAY]
     await drained(gateway.switchboard, gateway.live, gateway.clock, seconds)
-
-
-async def _end_unfinished_records(app: web.Application) -> None:
-    app[GATEWAY].records.end_unfinished()
 
 
 async def _hang_up_all(app: web.Application) -> None:
@@ -387,12 +399,13 @@ async def _hang_up_all(app: web.Application) -> None:
             task.cancel()
 
 
-async def _signed_form(gateway: Gateway, request: web.Request) -> Mapping[str, str]:
+async def signed_form(request: web.Request) -> Mapping[str, str]:
     """The fields of a form that Twilio signed.
 
     Raises:
         web.HTTPForbidden: if it is not signed, or not a form of text fields.
     """
+    gateway = request.app[GATEWAY]
     form = await request.post()
     if not all(isinstance(value, str) for value in form.values()):
         raise web.HTTPForbidden(text="expected a form of text fields\n")
@@ -407,5 +420,6 @@ def _call_sid(form: Mapping[str, str]) -> str:
     return call_sid
 
 
-def _twiml(text: str) -> web.Response:
+def twiml_response(text: str) -> web.Response:
+    """An answer that Twilio executes."""
     return web.Response(text=text, content_type="text/xml")

@@ -29,14 +29,14 @@ class Places:
         expected: Token, last moment and agent, by call.
         live: The process that has a call's socket, and the agent.
         workers: Processes that answer calls.
-        numbers: Whom calls are to be connected with that their agent leaves.
+        documents: What calls do that their agent leaves.
         draining: No process lets new calls in.
     """
 
     expected: dict[str, tuple[str, float, str]] = field(default_factory=dict)
     live: dict[str, tuple[int, str]] = field(default_factory=dict)
     workers: list[int] = field(default_factory=list)
-    numbers: dict[str, str] = field(default_factory=dict)
+    documents: dict[str, str] = field(default_factory=dict)
     draining: bool = False
 
     def calls_of(self, agent: str, but: str) -> int:
@@ -53,7 +53,7 @@ class SharedSwitchboard:
     reach another.
 
     Attributes:
-        numbers: Whom calls are to be connected with, for whichever worker is asked.
+        documents: What calls do that their agent leaves, for whichever worker is asked.
     """
 
     shared = True
@@ -71,7 +71,7 @@ class SharedSwitchboard:
         self._limit = limit
         self._clock = clock
         self._draining = False
-        self.numbers = SharedNumbers(self)
+        self.documents = SharedDocuments(self)
         with self.places() as places:
             places.workers.append(os.getpid())
 
@@ -103,7 +103,13 @@ class SharedSwitchboard:
             return len(places.workers)
 
     def admit(
-        self, call_sid: str, agent: str = "", most: int | None = None, *, wait: bool = False
+        self,
+        call_sid: str,
+        agent: str = "",
+        most: int | None = None,
+        *,
+        wait: bool = False,
+        seconds: float = TOKEN_SECONDS,
     ) -> str:
         """Keep a place for a call; returns the token its socket has to bring, once.
 
@@ -112,6 +118,7 @@ class SharedSwitchboard:
             agent: Who will answer it.
             most: That agent's calls at once; None: only the common limit counts.
             wait: Makes no difference.
+            seconds: So long the place is kept for a socket.
 
         Raises:
             LineBusyError: if there is no place, or this worker is shutting down.
@@ -123,8 +130,15 @@ class SharedSwitchboard:
             if self._draining or places.draining or full:
                 raise LineBusyError
             token = secrets.token_urlsafe(32)
-            places.expected[call_sid] = (token, self._clock.time() + TOKEN_SECONDS, agent)
+            places.expected[call_sid] = (token, self._clock.time() + seconds, agent)
             return token
+
+    def rename(self, key: str, call_sid: str) -> None:
+        """Know a place that was kept under a key by its call."""
+        with self.places() as places:
+            expected = places.expected.pop(key, None)
+            if expected is not None:
+                places.expected[call_sid] = expected
 
     def connect(self, call_sid: str, token: str) -> bool:
         """Let a call's socket in; false if the token is not this call's, used, or too old."""
@@ -201,27 +215,27 @@ class SharedSwitchboard:
             json.dump(asdict(places), file)
 
 
-class SharedNumbers:
-    """Numbers by call, for :class:`telephony.transfers.Transfers`."""
+class SharedDocuments:
+    """TwiML by call, for :class:`telephony.transfers.Transfers`."""
 
     def __init__(self, switchboard: SharedSwitchboard):
         """Keep them with the places."""
         self._switchboard = switchboard
 
-    def __setitem__(self, call_sid: str, number: str) -> None:
-        """Remember a call's number."""
+    def __setitem__(self, call_sid: str, twiml: str) -> None:
+        """Remember a call's document."""
         with self._switchboard.places() as places:
-            places.numbers[call_sid] = number
+            places.documents[call_sid] = twiml
 
     def __contains__(self, call_sid: object) -> bool:
-        """Whether a call's number waits to be asked for."""
+        """Whether a call's document waits to be asked for."""
         with self._switchboard.places() as places:
-            return call_sid in places.numbers
+            return call_sid in places.documents
 
     def pop(self, call_sid: str, default: str) -> str:
-        """Give a call's number, once."""
+        """Give a call's document, once."""
         with self._switchboard.places() as places:
-            return places.numbers.pop(call_sid, default)
+            return places.documents.pop(call_sid, default)
 
 
 def _runs(pid: int) -> bool:

@@ -49,7 +49,7 @@ class Switchboard:
 
     Attributes:
         draining: no new calls are let in.
-        numbers: whom calls are to be connected with that their agent leaves.
+        documents: what calls do that their agent leaves (telephony.transfers).
     """
 
     shared = False
@@ -72,7 +72,7 @@ class Switchboard:
         self._waiting: dict[str, _Waiting] = {}
         self._changed = asyncio.Event()
         self.draining = False
-        self.numbers: dict[str, str] = {}
+        self.documents: dict[str, str] = {}
 
     @property
     def active(self) -> int:
@@ -85,7 +85,13 @@ class Switchboard:
         return len(self._waiting)
 
     def admit(
-        self, call_sid: str, agent: str = "", most: int | None = None, *, wait: bool = False
+        self,
+        call_sid: str,
+        agent: str = "",
+        most: int | None = None,
+        *,
+        wait: bool = False,
+        seconds: float = TOKEN_SECONDS,
     ) -> str:
         """Keep a place for a call; returns the token its socket has to bring, once.
 
@@ -96,6 +102,7 @@ class Switchboard:
             agent: who will answer it.
             most: that agent's calls at once; None: only the common limit counts.
             wait: queue the call if there is no place, or leave it in the queue.
+            seconds: so long the place is kept for a socket.
 
         Raises:
             LineBusyError: if there is no place, or the gateway is shutting down.
@@ -106,14 +113,22 @@ class Switchboard:
         others = len((self._expected.keys() | self._live.keys()) - {call_sid})
         of_agent = self.calls_of(agent, but=call_sid) + before[agent, most]
         full = others + self._claims(before) >= self._limit()
-        if self.draining or full or (most is not None and of_agent >= most):
+        full = full or (most is not None and of_agent >= most)
+        # Who has a place keeps it, whoever waits.
+        if self.draining or (full and call_sid not in self._expected):
             if wait and not self.draining:
                 self._waiting.setdefault(call_sid, _Waiting(agent, most))
             raise LineBusyError(before.total())
         self._waiting.pop(call_sid, None)
         token = secrets.token_urlsafe(32)
-        self._expected[call_sid] = _Expected(token, now + TOKEN_SECONDS, agent)
+        self._expected[call_sid] = _Expected(token, now + seconds, agent)
         return token
+
+    def rename(self, key: str, call_sid: str) -> None:
+        """Know a place that was kept under a key by its call."""
+        expected = self._expected.pop(key, None)
+        if expected is not None:
+            self._expected[call_sid] = expected
 
     def connect(self, call_sid: str, token: str) -> bool:
         """Let a call's socket in; false if the token is not this call's, used, or too old."""

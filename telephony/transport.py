@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from collections.abc import Awaitable, Callable
 
 import numpy as np
 from loguru import logger
@@ -26,12 +27,14 @@ from pipecat.frames.frames import (
     InputAudioRawFrame,
     InputDTMFFrame,
     InterruptionFrame,
+    LLMMessagesAppendFrame,
     OutputAudioRawFrame,
     StartFrame,
     TTSAudioRawFrame,
     TTSStartedFrame,
     TTSStoppedFrame,
 )
+from pipecat.processors.aggregators.llm_context import LLMContextMessage
 from pipecat.processors.frame_processor import FrameDirection
 from pipecat.transports.base_input import BaseInputTransport
 from pipecat.transports.base_output import BaseOutputTransport
@@ -105,6 +108,7 @@ class PhoneTransport(BaseTransport):
         *,
         clock: Clock | None = None,
         name: str | None = None,
+        on_key: Callable[[str], Awaitable[None]] | None = None,
     ):
         """Make a transport of a line.
 
@@ -113,11 +117,13 @@ class PhoneTransport(BaseTransport):
             params: rates, lead and patience.
             clock: what paces the output.
             name: of the transport, in logs.
+            on_key: told of every key that the caller presses.
         """
         super().__init__(name=name)
         params = params or PhoneParams()
         self._output = PhoneOutput(line, params, clock or SystemClock())
         self._input = PhoneInput(self, line, params, self._output)
+        self.on_key = on_key
         self._register_event_handler("on_client_connected")
         self._register_event_handler("on_client_disconnected")
 
@@ -128,6 +134,15 @@ class PhoneTransport(BaseTransport):
     def output(self) -> PhoneOutput:
         """The processor that speaks to the caller."""
         return self._output
+
+    async def tell(self, text: str) -> None:
+        """Tell the agent something in writing; it answers."""
+        message: LLMContextMessage = {"role": "user", "content": text}
+        await self._input.push_frame(LLMMessagesAppendFrame(messages=[message], run_llm=True))
+
+    async def interrupt(self) -> None:
+        """Have the agent fall silent."""
+        await self._input.broadcast_interruption()  # type: ignore[no-untyped-call]
 
     async def connected(self, line: PhoneLine) -> None:
         """Tell whoever registered that the pipeline has the line."""
@@ -208,6 +223,8 @@ class PhoneInput(BaseInputTransport):
                 await self._output.mark_returned(event.mark)
             elif isinstance(event, Dtmf) and event.digit in _KEYS:
                 await self.push_frame(InputDTMFFrame(_KEYS[event.digit]))
+                if self._transport.on_key is not None:
+                    await self._transport.on_key(event.digit)
             turns += 1
             if turns % _TURNS_WITHOUT_REST == 0:
                 # A sender faster than real time must not keep the event loop from other calls.

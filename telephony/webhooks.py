@@ -14,6 +14,7 @@ from aiohttp import web
 from twilio.request_validator import RequestValidator
 from twilio.twiml.voice_response import (
     Connect,
+    Dial,
     Stream,
     VoiceResponse,
 )
@@ -70,7 +71,12 @@ def websocket_url(public_base_url: str, path: str) -> str:
 
 
 def connect_twiml(
-    stream_url: str, parameters: Mapping[str, str], status_url: str, next_url: str | None = None
+    stream_url: str,
+    parameters: Mapping[str, str],
+    status_url: str,
+    next_url: str | None = None,
+    consent: str | None = None,
+    language: str = "en-US",
 ) -> str:
     """TwiML that connects the call to a media stream.
 
@@ -79,8 +85,12 @@ def connect_twiml(
         parameters: come back in the stream's ``start`` event.
         status_url: told when the stream starts, stops or fails.
         next_url: asked what the call does when the stream has been closed from here; None ends it.
+        consent: said in Twilio's own voice before.
+        language: of that.
     """
     response = VoiceResponse()
+    if consent is not None:
+        response.say(consent, language=language)
     connect = Connect(action=next_url)
     stream = Stream(url=stream_url, status_callback=status_url)
     for name, value in parameters.items():
@@ -90,8 +100,21 @@ def connect_twiml(
     return str(response)
 
 
+def hang_up_twiml() -> str:
+    """TwiML that hangs up."""
+    response = VoiceResponse()
+    response.hangup()
+    return str(response)
+
+
 def dial_twiml(
-    number: str, action_url: str, sentence: str | None = None, language: str = "en-US"
+    number: str,
+    action_url: str,
+    *,
+    sentence: str | None = None,
+    language: str = "en-US",
+    caller_id: str | None = None,
+    ring_secs: int | None = None,
 ) -> str:
     """TwiML that connects the caller with another number.
 
@@ -100,17 +123,48 @@ def dial_twiml(
         action_url: asked for what comes next when that is over.
         sentence: said before, or None.
         language: of the sentence.
+        caller_id: the number that is shown; None: the caller's.
+        ring_secs: so long it rings; None: as long as Twilio lets it.
     """
     response = VoiceResponse()
     if sentence is not None:
         response.say(sentence, language=language)
-    response.dial(number, action=action_url)
+    response.dial(number, caller_id=caller_id, timeout=ring_secs, action=action_url)
     return str(response)
 
 
-def hang_up_twiml() -> str:
-    """TwiML that ends the call."""
+def brief_twiml(sentence: str, language: str, ready_url: str) -> str:
+    """TwiML that tells somebody what it is about, and asks then where they go.
+
+    Args:
+        sentence: said in Twilio's own voice.
+        language: of the sentence.
+        ready_url: asked for what comes next by whoever is still there.
+    """
     response = VoiceResponse()
+    response.say(sentence, language=language)
+    response.redirect(ready_url)
+    return str(response)
+
+
+def conference_twiml(name: str, action_url: str | None = None) -> str:
+    """TwiML that joins a conference, which ends when one of the two leaves.
+
+    Args:
+        name: of the conference.
+        action_url: asked for what comes next when that is over.
+    """
+    response = VoiceResponse()
+    dial = Dial(action=action_url)
+    dial.conference(name, beep=False, end_conference_on_exit=True)
+    response.append(dial)
+    return str(response)
+
+
+def play_twiml(url: str) -> str:
+    """TwiML that plays a recording and hangs up."""
+    response = VoiceResponse()
+    response.play(url)
     response.hangup()
     return str(response)
 

@@ -60,9 +60,11 @@ def main() -> None:
         if variable in os.environ
     }
     gateway = order.settings.gateway.model_copy(update=tokens)
+    records = order.settings.records.model_copy(update={"url": SecretStr(order.database)})
+    settings = order.settings.model_copy(update={"gateway": gateway, "records": records})
     logger.remove()
     logger.add(sys.stderr, level="INFO")
-    asyncio.run(work(order, order.settings.model_copy(update={"gateway": gateway})))
+    asyncio.run(work(order, settings))
 
 
 if __name__ == "__main__":

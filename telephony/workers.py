@@ -2,8 +2,8 @@
 
 A call's pipeline is Python and uses one core; a machine with more cores answers more calls by more
 processes. All listen on the same port (SO_REUSEPORT: the kernel deals out connections), share the
-places (telephony.shared_switchboard) and the directory of records, in which every call has a file
-of its own. A worker that dies takes its own calls with it, and another one takes its place.
+places (telephony.shared_switchboard) and the database of records. A worker that dies takes its own
+calls with it, and another one takes its place.
 """
 
 from __future__ import annotations
@@ -40,10 +40,12 @@ class WorkerOrder(Section):
     Attributes:
         settings: All of them but secrets, which are in the environment.
         switchboard: The file that all workers share.
+        database: SQLAlchemy's address of the records' database, password included.
     """
 
     settings: CallCentre
     switchboard: Path
+    database: str
 
 
 class WorkerDied(RuntimeError):
@@ -93,6 +95,7 @@ async def working(
         order = WorkerOrder(
             settings=settings.model_copy(update={"gateway": told}),
             switchboard=Path(folder) / "places.json",
+            database=settings.records.database_url,
         )
         tokens = {AUTH_TOKEN_VARIABLE: gateway.read_auth_token()}
         operators = gateway.read_operator_token()

@@ -203,7 +203,8 @@ def test_a_gateway_whose_engine_is_away_serves_and_stops_at_a_signal(tmp_path: P
     settings = tmp_path / "settings.yaml"
     settings.write_text(
         "triton: {embedded: false, urls: ['127.0.0.1:9']}\n"
-        f"gateway: {{port: 0, records_dir: {tmp_path / 'records'}}}\n",
+        "gateway: {port: 0}\n"
+        f"records: {{directory: {tmp_path / 'records'}}}\n",
         "utf-8",
     )
     environment = {**os.environ, "TWILIO_AUTH_TOKEN": "token"}
@@ -230,7 +231,8 @@ def test_settings_are_read_anew_at_a_signal_if_they_are_right(tmp_path: Path) ->
     settings = tmp_path / "settings.yaml"
     head = (
         "triton: {embedded: false, urls: ['127.0.0.1:9']}\n"
-        f"gateway: {{port: 0, records_dir: {tmp_path / 'records'}}}\n"
+        "gateway: {port: 0}\n"
+        f"records: {{directory: {tmp_path / 'records'}}}\n"
     )
     settings.write_text(head, "utf-8")
     steps = [
@@ -258,7 +260,7 @@ def test_settings_are_read_anew_at_a_signal_if_they_are_right(tmp_path: Path) ->
     text = "".join(lines)
     assert steps == [], text
     assert "settings stay as they were" in text
-    assert f"{settings}:3: unknown field agents.desk.greting" in text
+    assert f"{settings}:4: unknown field agents.desk.greting" in text
     assert text.index("draining: no more calls") < text.index("\n  stopped\n")
 
 

@@ -66,7 +66,7 @@ class FakePhone:
         self.numbers: list[str] = []
         self.refuses = False
 
-    async def transfer(self, number: str) -> None:
+    async def transfer(self, number, *, summary=None, warm=False):
         if self.refuses:
             raise PhoneError("no")
         self.numbers.append(number)

@@ -44,7 +44,9 @@ class FakeCall:
     async def hang_up(self) -> None:
         self.done.append("hung up")
 
-    async def transfer(self, number: str) -> None:
+    async def transfer(
+        self, number: str, *, summary: str | None = None, warm: bool = False
+    ) -> None:
         if self.refuses:
             raise PhoneError("no such number")
         self.done.append(number)

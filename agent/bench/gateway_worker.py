@@ -25,6 +25,7 @@ from pydantic import SecretStr
 
 from agent.bench.stand_in import StandInSession, answer_audio
 from agent.pipeline import SharedModels, run_call
+from agent.record_settings import RecordSettings
 from agent.settings import AgentSettings, GatewaySettings
 
 TOKEN = "price"
@@ -51,7 +52,9 @@ async def ours(models: SharedModels, records: Path) -> AsyncIterator[int]:
     gateway = GatewaySettings(
         auth_token=SecretStr(TOKEN), max_calls=MAX_CALLS, connections_per_address=MAX_CALLS
     )
-    app = create_app(gateway, answer_call, CallRecords(records), engine_ready=ready)
+    app = create_app(
+        gateway, answer_call, CallRecords(RecordSettings(directory=records)), engine_ready=ready
+    )
     async with listening(app, "127.0.0.1", 0) as url:
         yield int(url.rpartition(":")[2])
 

@@ -4,12 +4,19 @@ from collections.abc import Sequence
 
 from agent.tools.function import function_tool
 from agent.tools.look_up import look_up_tool
-from agent.tools.phone import hang_up_tool, send_digits_tool, take_message_tool, transfer_tool
+from agent.tools.phone import (
+    hang_up_tool,
+    send_digits_tool,
+    take_digits_tool,
+    take_message_tool,
+    transfer_tool,
+)
 from agent.tools.settings import (
     FunctionSettings,
     HangUpSettings,
     LookUpSettings,
     SendDigitsSettings,
+    TakeDigitsSettings,
     TakeMessageSettings,
     ToolSettings,
     TransferSettings,
@@ -53,5 +60,7 @@ def _build(settings: ToolSettings) -> Tool:
             return transfer_tool(settings)
         case SendDigitsSettings():
             return send_digits_tool(settings)
+        case TakeDigitsSettings():
+            return take_digits_tool(settings)
         case TakeMessageSettings():
             return take_message_tool(settings)

@@ -1,4 +1,4 @@
-"""Tools that the agent's telephone has: hang up, transfer, send digits, take a message."""
+"""Tools that the agent's telephone has: hang up, transfer, digits, take a message."""
 
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
@@ -10,6 +10,7 @@ from agent.tools.call import Call, PhoneError
 from agent.tools.settings import (
     HangUpSettings,
     SendDigitsSettings,
+    TakeDigitsSettings,
     TakeMessageSettings,
     TransferSettings,
 )
@@ -40,17 +41,26 @@ def transfer_tool(settings: TransferSettings) -> Tool:
             raise ToolError(f"to: {arguments['to']!r} is nobody; known are {names}")
 
         async def transfer() -> None:
-            await call.transfer(number)
+            await call.transfer(number, summary=arguments.get("summary"), warm=settings.warm)
 
         try:
-            return await _leave(call, transfer, "connected")
+            if not settings.warm:
+                return await _leave(call, transfer, "connected")
+            # The agent is there while it rings, and when nobody comes.
+            if not await call.words_heard():
+                return ToolResult(_INTERRUPTED, error=True)
+            await transfer()
+            return ToolResult("connected", answer=False)
         except PhoneError as error:
             # What a carrier says is nothing for a caller's ears.
             call.record("error", message=str(error))
             raise ToolError("not connected") from error
 
-    to = Field(..., description=f"One of: {names}.")
-    arguments = Arguments(settings.name, {"to": (str, to)})
+    fields = {"to": (str, Field(..., description=f"One of: {names}."))}
+    if settings.asks_summary:
+        about = "What the caller wants and what was agreed, for whoever takes the call."
+        fields["summary"] = (str, Field(..., description=about))
+    arguments = Arguments(settings.name, fields)
     return Tool(settings, "Puts the caller through.", arguments, work)
 
 
@@ -65,6 +75,22 @@ def send_digits_tool(settings: SendDigitsSettings) -> Tool:
     digits = Field(..., description="Of 0-9, * and #.")
     arguments = Arguments(settings.name, {"digits": (_Digits, digits)})
     return Tool(settings, "Presses keys of the telephone.", arguments, work)
+
+
+def take_digits_tool(settings: TakeDigitsSettings) -> Tool:
+    """Waits for keys."""
+
+    async def work(arguments: dict[str, Any], call: Call) -> str:
+        try:
+            digits = await call.take_digits(settings.wait_secs, settings.longest, settings.secret)
+        except PhoneError as error:
+            raise ToolError(str(error)) from error
+        if digits is None:
+            raise ToolError("the caller typed nothing")
+        return f"{len(digits)} keys" if settings.secret else digits
+
+    arguments = Arguments(settings.name, {})
+    return Tool(settings, "Waits for keys that the caller presses.", arguments, work)
 
 
 def take_message_tool(settings: TakeMessageSettings) -> Tool:

@@ -1,56 +1,15 @@
 """How tools are declared in the settings: ``agent.tools``."""
 
-import ipaddress
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
-from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
+from agent.outgoing import Secret, check_address
 from agent.phone_number import PhoneNumber
 from agent.section import Section
 
 _NAME = r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$"
-
-
-class Secret(Section):
-    """A value that does not belong in a file of settings.
-
-    Attributes:
-        env: Variable of the environment that holds it.
-        file: File that holds it and nothing else, in place of ``env``.
-        prefix: Stands before it, such as ``"Bearer "``.
-    """
-
-    env: str | None = None
-    file: Path | None = None
-    prefix: str = ""
-
-    @model_validator(mode="after")
-    def _one_source(self) -> "Secret":
-        if (self.env is None) == (self.file is None):
-            raise ValueError("a secret has either env or file")
-        return self
-
-    def read(self) -> str:
-        """The value, with its prefix.
-
-        Raises:
-            ValueError: It is not there, or empty; names the variable or the file.
-        """
-        if self.env is not None:
-            value, place = os.environ.get(self.env, ""), f"environment variable {self.env}"
-        else:
-            assert self.file is not None
-            place = f"file {self.file}"
-            try:
-                value = self.file.read_text("utf-8").strip()
-            except OSError as error:
-                raise ValueError(f"{place}: {error.strerror or error}") from error
-        if not value:
-            raise ValueError(f"{place} is empty or not set")
-        return self.prefix + value
 
 
 class _Tool(Section):
@@ -118,9 +77,7 @@ class WebhookSettings(_Tool):
 
     @model_validator(mode="after")
     def _safe(self) -> "WebhookSettings":
-        parts = urlsplit(self.url)
-        if parts.scheme != "https" and not (parts.scheme == "http" and _loopback(parts.hostname)):
-            raise ValueError(f"url must be https, or http on loopback, got {self.url!r}")
+        check_address(self.url)
         if self.retries and not self.idempotent:
             raise ValueError("retries need idempotent: true; a request that is not is made once")
         return self
@@ -144,12 +101,18 @@ class TransferSettings(_Tool):
     Attributes:
         destinations: Telephone numbers (E.164) by what the model calls them; it never sees a
             number.
-        timeout: As elsewhere, the last words included.
+        timeout: As elsewhere, the last words included, and where it is warm the ringing and what
+            is said to whoever answers.
+        warm: The agent stays with the caller until somebody has answered and been told what it is
+            about, and goes on if nobody does.
+        asks_summary: Have the model say what it is about, for whoever takes the call.
     """
 
     kind: Literal["transfer"]
     name: str = Field(default="transfer", pattern=_NAME)
-    timeout: float = Field(default=60.0, gt=0)
+    timeout: float = Field(default=90.0, gt=0)
+    warm: bool = False
+    asks_summary: bool = False
     destinations: dict[str, PhoneNumber] = Field(min_length=1)
 
 
@@ -158,6 +121,25 @@ class SendDigitsSettings(_Tool):
 
     kind: Literal["send_digits"]
     name: str = Field(default="send_digits", pattern=_NAME)
+
+
+class TakeDigitsSettings(_Tool):
+    """Waits for what the caller types; nothing is recorded meanwhile.
+
+    Attributes:
+        wait_secs: So long for the first key, once the agent has asked.
+        longest: So many keys are enough; None: as ``phone.keypad`` says.
+        secret: The model is told only how many keys there were; a Python function that is a tool
+            gets them (``Call.typed``).
+        timeout: As elsewhere, the agent's words and all keys included.
+    """
+
+    kind: Literal["take_digits"]
+    name: str = Field(default="take_digits", pattern=_NAME)
+    wait_secs: float = Field(default=15.0, gt=0)
+    longest: int | None = Field(default=None, ge=1, le=64)
+    secret: bool = False
+    timeout: float = Field(default=90.0, gt=0)
 
 
 class TakeMessageSettings(_Tool):
@@ -199,17 +181,9 @@ ToolSettings: TypeAlias = Annotated[
     | HangUpSettings
     | TransferSettings
     | SendDigitsSettings
+    | TakeDigitsSettings
     | TakeMessageSettings
     | LookUpSettings,
     Field(discriminator="kind"),
 ]
 """One tool, told apart by ``kind``."""
-
-
-def _loopback(host: str | None) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host or "").is_loopback
-    except ValueError:
-        return False

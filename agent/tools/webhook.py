@@ -1,8 +1,6 @@
 """HTTP requests as tools."""
 
 import asyncio
-import hashlib
-import hmac
 import json
 import time
 import uuid
@@ -11,13 +9,12 @@ from typing import Any
 
 import aiohttp
 
+from agent.outgoing import IDEMPOTENCY_HEADER, SIGNATURE_HEADER, Secret, signature
 from agent.tools.arguments import Arguments
 from agent.tools.call import Call
-from agent.tools.settings import Secret, WebhookSettings
+from agent.tools.settings import WebhookSettings
 from agent.tools.tool import Tool, ToolError
 
-SIGNATURE_HEADER = "X-GLM-Voice-Signature"
-IDEMPOTENCY_HEADER = "Idempotency-Key"
 _IN_QUERY = ("GET", "DELETE")
 _LARGEST_BODY = 256 * 1024
 _AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -42,19 +39,6 @@ def webhook_tool(settings: WebhookSettings, now: Callable[[], float] = time.time
     request = _Request(settings, headers, secret, now)
     arguments = Arguments.of_schema(settings.name, settings.parameters)
     return Tool(settings, settings.description, arguments, request.work)
-
-
-def signature(secret: str, at: int, body: bytes) -> str:
-    """The value of the signature's header.
-
-    Args:
-        secret: Shared with the server.
-        at: Unix seconds.
-        body: Of the request; empty where it has none.
-    """
-    signed = f"{at}.".encode() + body
-    digest = hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()
-    return f"t={at},v1={digest}"
 
 
 class _Request:

@@ -1,14 +1,10 @@
-"""Reads what an agent writes down about a call, while it is being written.
+"""What an agent writes down about a call: its events, and the answers and tool calls in them.
 
-A record is a file of JSON objects, one a line, each with ``at`` (Unix seconds) and ``event`` (a
-name). Our gateway writes one for each call; any server may, of the same shape. docs/checks.md lists
-the events that are read.
+docs/checks.md lists the events that are read.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -18,7 +14,7 @@ TOOL_CALL, TOOL_RESULT = "tool_call", "tool_result"
 
 @dataclass(frozen=True)
 class Event:
-    """One line of the gateway's record.
+    """One event of a call's record.
 
     Attributes:
         at: Unix seconds.
@@ -57,74 +53,27 @@ class _ToolResult(BaseModel):
 _SHAPES: dict[str, type[BaseModel]] = {TOOL_CALL: _ToolCall, TOOL_RESULT: _ToolResult}
 
 
-class RecordTail:
-    """Follows one call's record."""
+def read_event(fields: dict[str, Any]) -> Event:
+    """Make an event of what a record holds.
 
-    def __init__(self, path: Path, call_sid: str | None = None) -> None:
-        """Follow a file that need not exist yet.
+    Args:
+        fields: Its ``at``, its ``event`` and everything else.
 
-        Args:
-            path: The file.
-            call_sid: In a file of many calls, whose events have a field ``call_sid``: only those of
-                this call count. None takes all.
-        """
-        self._path = path
-        self._call_sid = call_sid
-        self._offset = 0
-        self.events: list[Event] = []
-
-    @classmethod
-    def of_call(cls, records: Path, call_sid: str) -> "RecordTail":
-        """Follow the record of a call.
-
-        Args:
-            records: A directory with ``<call sid>.jsonl`` for each call, or a file ``*.jsonl`` of
-                many calls.
-            call_sid: Which call.
-        """
-        if records.suffix == ".jsonl":
-            return cls(records, call_sid)
-        return cls(records / f"{call_sid}.jsonl")
-
-    def read(self) -> list[Event]:
-        """Take what was added since the last time.
-
-        Returns:
-            The new events; a line that is still being written waits for the next time.
-
-        Raises:
-            ValueError: A whole line is no event, or a tool's without its fields; the message names
-                file and line.
-        """
+    Raises:
+        ValueError: It is no event, or a tool's without its fields; the message says what is wrong.
+    """
+    try:
+        event = Event(float(fields.pop("at")), str(fields.pop("event")), fields)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError("expected a JSON object with at and event") from error
+    if shape := _SHAPES.get(event.name):
         try:
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                added = file.read()
-        except FileNotFoundError:
-            return []
-        whole = added[: added.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        new = [self._parse(line) for line in whole.splitlines()]
-        if self._call_sid is not None:
-            new = [event for event in new if event.fields.get("call_sid") == self._call_sid]
-        self.events += new
-        return new
-
-    def _parse(self, line: bytes) -> Event:
-        try:
-            fields = json.loads(line)
-            event = Event(float(fields.pop("at")), str(fields.pop("event")), fields)
-            if shape := _SHAPES.get(event.name):
-                shape.model_validate(fields)
-            return event
+            shape.model_validate(fields)
         except ValidationError as error:
             problem = error.errors()[0]
             field = ".".join(str(part) for part in problem["loc"])
-            raise ValueError(f"{self._path}: {field}: {problem['msg']}, in {line!r}") from None
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ValueError(
-                f"{self._path}: expected a JSON object with at and event, got {line!r}"
-            ) from error
+            raise ValueError(f"{field}: {problem['msg']}") from None
+    return event
 
 
 @dataclass

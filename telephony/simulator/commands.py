@@ -65,7 +65,7 @@ def simulate(
     url: str,
     auth_token: str,
     outputs: Outputs,
-    records_dir: Path | None = None,
+    records: str | Path | None = None,
     *,
     plan: Plan | None = None,
     via: str | None = None,
@@ -78,7 +78,8 @@ def simulate(
         url: The server's voice webhook, as the server believes itself to be called.
         auth_token: With which the server checks Twilio's signatures.
         outputs: Where the reports go.
-        records_dir: Where the server appends its records, if they can be read from here.
+        records: Where the server's records are, if they can be read from here; as for
+            ``run_scenario``.
         plan: How the calls are made.
         via: Scheme and authority, such as ``http://127.0.0.1:8080``, where the server is reached
             if not at ``url``.
@@ -94,7 +95,7 @@ def simulate(
     target = Target(url, auth_token, via=via)
     run = _Rehearsal(scripts, plan or Plan(), outputs, out or sys.stdout)
     run.heading(f"calling {url}")
-    return run.verdict(asyncio.run(run.calls(target, records_dir)))
+    return run.verdict(asyncio.run(run.calls(target, records)))
 
 
 def rehearse(
@@ -151,7 +152,7 @@ class _Rehearsal:
         name = self._scripts[0].scenario.name if self._single else several
         self.terminal.heading(f"{name}: {text}")
 
-    async def calls(self, target: Target, records_dir: Path | None) -> SuiteReport:
+    async def calls(self, target: Target, records: str | Path | None) -> SuiteReport:
         """Make the calls."""
         if not self._single:
             self._progress = Progress(self._out, len(self._scripts), self._plan)
@@ -160,7 +161,7 @@ class _Rehearsal:
             target,
             self._directory,
             plan=self._plan,
-            records_dir=records_dir,
+            records=records,
             watcher=self._progress or _Single(self.terminal),
         )
 
@@ -179,7 +180,7 @@ class _Rehearsal:
             first = self._scripts[0].scenario
             who = f"{first.caller} calls {first.called}"
             self.heading(who if self._single else "calling the gateway")
-            return await self.calls(gateway.target, gateway.records_dir)
+            return await self.calls(gateway.target, gateway.records)
 
     def verdict(self, report: SuiteReport) -> int:
         """Write the reports and say what came out."""

@@ -13,11 +13,12 @@ To run it, admit ``glm_voice`` as a ``framework`` in EVA's ``models/config.py``,
         return assistant_server_class()
 
 and in the configuration ``framework: glm_voice`` with the model's ``s2s_params``: ``model`` (a
-name), ``voice_url`` (the gateway's webhook), ``via`` and ``records_dir`` as for ``glm-voice
+name), ``voice_url`` (the gateway's webhook), ``via`` and ``records`` as for ``glm-voice
 simulate``. The auth token comes from the environment. EVA's tools are not offered to the agent.
 """
 
 import asyncio
+import contextlib
 import importlib
 import os
 from collections import deque
@@ -35,10 +36,11 @@ from agent.settings import AUTH_TOKEN_VARIABLE
 from telephony import mulaw
 from telephony.clock import Clock
 from telephony.media_streams import FRAME_BYTES, CloseCode, Play, ProtocolError
-from telephony.simulator.agent_records import AgentTurn, Event, RecordTail, agent_turns
+from telephony.simulator.agent_records import AgentTurn, Event, agent_turns
 from telephony.simulator.audible import SAMPLE_RATE, audible_spans
 from telephony.simulator.carrier import LoopbackTwilio
 from telephony.simulator.clock import UnixClock
+from telephony.simulator.record_tail import RecordTail, tail_of_call
 from telephony.simulator.target import Target
 from telephony.simulator.trace import CallTrace, StreamTrace
 from telephony.wire_fields import Fields
@@ -156,7 +158,7 @@ class EvaBridge:
         target: Target,
         finished: Callable[[Conversation], Awaitable[None]],
         *,
-        records_dir: Path | None = None,
+        records: str | Path | None = None,
         clock: Clock | None = None,
     ) -> None:
         """Prepare to call a gateway.
@@ -164,12 +166,13 @@ class EvaBridge:
         Args:
             target: The gateway.
             finished: Is handed each call when it is over.
-            records_dir: Where the gateway writes its records, if they can be read from here.
+            records: Where the gateway's records are, if they can be read from here; as for
+                ``run_scenario``.
             clock: Paces the calls; the machine's own if not given.
         """
         self._target = target
         self._finished = finished
-        self._records_dir = records_dir
+        self._records = records
         self._clock = clock or UnixClock()
         self._callers: set[EvaCaller] = set()
 
@@ -234,9 +237,12 @@ class EvaBridge:
 
     async def _events(self, call: CallTrace) -> list[Event]:
         """The gateway's record, once it is complete or some seconds have passed."""
-        if self._records_dir is None or call.stream is None:
+        if self._records is None or call.stream is None:
             return []
-        tail = RecordTail(self._records_dir / f"{call.call_sid}.jsonl")
+        with contextlib.closing(tail_of_call(self._records, call.call_sid)) as tail:
+            return await self._read_to_end(tail)
+
+    async def _read_to_end(self, tail: RecordTail) -> list[Event]:
         deadline = self._clock.time() + _RECORD_SECONDS
         while True:
             tail.read()
@@ -274,7 +280,6 @@ class GLMVoiceAssistant:
         if not parameters.get("voice_url"):
             raise ValueError("s2s_params.voice_url: expected the address of a voice webhook")
         base._audio_sample_rate = SAMPLE_RATE
-        records_dir = parameters.get("records_dir")
         self._model = str(parameters.get("model", "glm-4-voice"))
         self._runner: web.AppRunner | None = None
         self._bridge = EvaBridge(
@@ -284,7 +289,7 @@ class GLMVoiceAssistant:
                 via=parameters.get("via"),
             ),
             self._take,
-            records_dir=Path(records_dir) if records_dir else None,
+            records=parameters.get("records"),
         )
 
     async def start(self) -> None:

@@ -32,7 +32,7 @@ class GatewayProcess:
 
     Attributes:
         target: Whom to call; the secret that both sides share is drawn for this process.
-        records_dir: Where the gateway writes its records.
+        records: The database with the gateway's records.
     """
 
     def __init__(
@@ -54,7 +54,8 @@ class GatewayProcess:
             start_timeout: Seconds until it must be able to answer calls.
             clock: Tells the time and waits.
         """
-        self.records_dir = directory / "records"
+        self._records_directory = directory / "records"
+        self.records = self._records_directory / "calls.db"
         self._directory = directory
         self._settings = settings
         self._progress = progress
@@ -76,7 +77,7 @@ class GatewayProcess:
         Raises:
             GatewayError: It ended, or did not become healthy in time.
         """
-        self.records_dir.mkdir(parents=True, exist_ok=True)
+        self._records_directory.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "agent.cli", "serve"]
         if self._settings is not None:
             command += ["--settings", str(self._settings)]
@@ -110,11 +111,13 @@ class GatewayProcess:
 
     def _environment(self) -> dict[str, str]:
         gateway = f"{ENVIRONMENT_PREFIX}GATEWAY__"
+        records = f"{ENVIRONMENT_PREFIX}RECORDS__"
         return {
             f"{gateway}HOST": "127.0.0.1",
             f"{gateway}PORT": str(self._port),
             f"{gateway}PUBLIC_BASE_URL": PUBLIC_BASE_URL,
-            f"{gateway}RECORDS_DIR": str(self.records_dir.resolve()),
+            f"{records}DIRECTORY": str(self._records_directory.resolve()),
+            f"{records}URL": f"sqlite:///{self.records.resolve()}",
             AUTH_TOKEN_VARIABLE: self.target.auth_token,
         }
 

@@ -6,8 +6,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from telephony.simulator.agent_records import RecordTail, printable
+from telephony.simulator.agent_records import printable
 from telephony.simulator.checks.outside import Outside
+from telephony.simulator.record_tail import RecordTail
 
 
 class Listener(Protocol):

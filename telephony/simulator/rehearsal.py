@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from telephony.clock import Clock
-from telephony.simulator.agent_records import RecordTail, printable
+from telephony.simulator.agent_records import printable
 from telephony.simulator.assessment import Assessment, asks_outside, assess_call
 from telephony.simulator.audible import SAMPLE_RATE
 from telephony.simulator.caller import Caller, Spoken
@@ -15,6 +15,7 @@ from telephony.simulator.carrier import LoopbackTwilio
 from telephony.simulator.clock import UnixClock
 from telephony.simulator.listening import RecordListener
 from telephony.simulator.preparation import new_caller
+from telephony.simulator.record_tail import RecordTail, tail_of_call
 from telephony.simulator.recording import write_call
 from telephony.simulator.report import CallReport
 from telephony.simulator.scenario import Scenario
@@ -34,7 +35,7 @@ async def run_scenario(
     target: Target,
     out_dir: Path | None,
     *,
-    records_dir: Path | None = None,
+    records: str | Path | None = None,
     watcher: Watcher | None = None,
     clock: Clock | None = None,
     picture: bool = True,
@@ -45,8 +46,9 @@ async def run_scenario(
         scenario: The script.
         target: Whom to call.
         out_dir: Receives call.wav, call.json and timeline.png; None writes nothing.
-        records_dir: Where the agent appends its records, to read its text, tools and timing from: a
-            directory, or one file ``*.jsonl`` for all calls; without it only the sound is judged.
+        records: Where the agent's records are, to read its text, tools and timing from:
+            SQLAlchemy's address of our gateway's database, the path of its SQLite file, or a file
+            ``*.jsonl`` of any server; without them only the sound is judged.
         watcher: Is told what happens while it happens.
         clock: Paces the call; the machine's own if not given.
         picture: Draw timeline.png.
@@ -61,7 +63,7 @@ async def run_scenario(
     caller = await asyncio.to_thread(new_caller, scenario)
     async with LoopbackTwilio(target, clock) as twilio:
         call = twilio.new_call()
-        tail = RecordTail.of_call(records_dir, call.call_sid) if records_dir else None
+        tail = tail_of_call(records, call.call_sid) if records else None
         if tail is not None:
             caller.listen_through(RecordListener(tail))
         show = _Show(call, caller, tail, watcher or Quiet())
@@ -79,6 +81,8 @@ async def run_scenario(
             report.checks.extend(caller.checks())
             if out_dir is not None:
                 write_report(out_dir, report, call, picture=picture)
+            if tail is not None:
+                tail.close()
     if isinstance(outcome, Exception):
         raise outcome
     show.look()

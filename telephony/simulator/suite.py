@@ -155,7 +155,7 @@ async def run_suite(
     out_dir: Path | None,
     *,
     plan: Plan | None = None,
-    records_dir: Path | None = None,
+    records: str | Path | None = None,
     watcher: SuiteWatcher | None = None,
     clock: Clock | None = None,
 ) -> SuiteReport:
@@ -167,7 +167,7 @@ async def run_suite(
         out_dir: Receives what each call leaves: a single call's files go into it, those of several
             into a directory for each. None writes nothing.
         plan: How often, how many at once, how long; once, one by one and without end by default.
-        records_dir: As for ``run_scenario``.
+        records: As for ``run_scenario``.
         watcher: Is told what happens while it happens.
         clock: Paces the calls and measures the budget; the machine's own if not given.
 
@@ -176,7 +176,7 @@ async def run_suite(
     """
     plan = plan or Plan()
     clock = clock or UnixClock()
-    run = _Run(plan, target, out_dir, records_dir, watcher or QuietSuite(), clock)
+    run = _Run(plan, target, out_dir, records, watcher or QuietSuite(), clock)
     started_at = clock.time()
     attempts = await run.calls(scripts)
     return SuiteReport(
@@ -206,14 +206,14 @@ class _Run:
         plan: Plan,
         target: Target,
         out_dir: Path | None,
-        records_dir: Path | None,
+        records: str | Path | None,
         watcher: SuiteWatcher,
         clock: Clock,
     ) -> None:
         self._plan = plan
         self._target = target
         self._out_dir = out_dir
-        self._records_dir = records_dir
+        self._records = records
         self._watcher = watcher
         self._clock = clock
         self._over = False
@@ -262,7 +262,7 @@ class _Run:
                 script.scenario,
                 self._target,
                 directory,
-                records_dir=self._records_dir,
+                records=self._records,
                 watcher=self._watcher.call_begins(script, number),
                 clock=self._clock,
                 # Drawing one takes long enough to make the other calls stutter.

@@ -96,7 +96,7 @@ def test_the_gateway_understands_its_environment(compose):
     secret = str(settings.gateway.auth_token_file)
     assert secret == f"/run/secrets/{compose['services']['gateway']['secrets'][0]}"
     mounts = [volume.split(":")[1] for volume in compose["services"]["gateway"]["volumes"]]
-    assert str(settings.gateway.records_dir) in mounts
+    assert str(settings.records.directory) in mounts
 
 
 def test_the_models_understand_their_environment(compose):

@@ -56,7 +56,7 @@ async def test_a_call_is_answered_interrupted_and_ended(gateway, tmp_path):
         scenario,
         gateway.target,
         tmp_path,
-        records_dir=gateway.records_dir,
+        records=gateway.records,
         watcher=Terminal(text),
     )
 
@@ -90,7 +90,7 @@ async def test_two_calls_at_once_keep_to_themselves(gateway):
 
     reports = await asyncio.gather(
         *(
-            run_scenario(scenario, gateway.target, None, records_dir=gateway.records_dir)
+            run_scenario(scenario, gateway.target, None, records=gateway.records)
             for scenario in scenarios
         )
     )
@@ -123,7 +123,7 @@ async def test_a_caller_who_hesitates_is_answered_in_the_middle(gateway, tmp_pat
         }
     )
 
-    report = await run_scenario(scenario, gateway.target, None, records_dir=gateway.records_dir)
+    report = await run_scenario(scenario, gateway.target, None, records=gateway.records)
 
     names = [event["event"] for event in report.agent_events]
     assert names.count("early_answer_dropped") >= 1

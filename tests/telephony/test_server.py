@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
@@ -18,11 +19,13 @@ from pipecat.workers.runner import WorkerRunner
 from pydantic import SecretStr
 from twilio.request_validator import RequestValidator
 
+from agent.record_settings import RecordSettings
 from agent.settings import GatewaySettings
 from telephony import mulaw, server, webhooks
 from telephony.media_streams import Connected, Media, Start, Stop
 from telephony.records import CallRecords
 from telephony.sentences import ENGLISH
+from telephony.simulator.record_tail import tail_of_call
 
 PUBLIC = "https://phone.example"
 AUTH_TOKEN = "the account's secret"
@@ -164,9 +167,10 @@ class Twilio:
 
 
 def token_of(twiml):
-    (parameter,) = twiml.iter("Parameter")
-    assert parameter.get("name") == webhooks.TOKEN_PARAMETER
-    return parameter.get("value")
+    values = {
+        parameter.get("name"): parameter.get("value") for parameter in twiml.iter("Parameter")
+    }
+    return values[webhooks.TOKEN_PARAMETER]
 
 
 @pytest.fixture
@@ -180,29 +184,38 @@ def engine():
 
 
 @pytest.fixture
-async def twilio(agent, engine, tmp_path):
+def clock():
+    return HurriedClock()
+
+
+@pytest.fixture
+async def twilio(agent, engine, clock, tmp_path):
     settings = GatewaySettings(
         public_base_url=PUBLIC, auth_token=SecretStr(AUTH_TOKEN), max_calls=3
     )
     app = server.create_app(
         settings,
         agent,
-        CallRecords(tmp_path),
+        records_in(tmp_path),
         engine_ready=engine.ready,
-        clock=HurriedClock(),
+        clock=clock,
     )
     async with TestClient(TestServer(app)) as client:
         yield Twilio(client)
 
 
+def records_in(directory):
+    return CallRecords(RecordSettings(directory=directory))
+
+
 async def record(tmp_path, sid):
     """A call's events, once it has ended."""
-    path = tmp_path / f"{sid}.jsonl"
-    for _ in range(5000):
-        events = [json.loads(line) for line in path.read_text().splitlines()]
-        if events and events[-1]["event"] == "call_ended":
-            return events
-        await asyncio.sleep(0.001)
+    with contextlib.closing(tail_of_call(tmp_path / "calls.db", sid)) as tail:
+        for _ in range(5000):
+            tail.read()
+            if tail.events and tail.events[-1].name == "call_ended":
+                return [{"event": event.name, **event.fields} for event in tail.events]
+            await asyncio.sleep(0.001)
     raise AssertionError(f"the record of {sid} has no end")
 
 
@@ -223,11 +236,27 @@ async def test_a_call_is_heard_answered_and_recorded(twilio, agent, tmp_path):
     assert await stream.talks()
     await stream.send(Stop(stream.stream_sid, ACCOUNT_SID, "CA1", 99))
     events = await record(tmp_path, "CA1")
-    assert [event["event"] for event in events] == ["call_started", "call_ended"]
+    assert [event["event"] for event in events] == ["call_offered", "call_started", "call_ended"]
     assert events[0]["call_sid"] == "CA1"
-    assert events[1]["cause"] == "caller_hung_up"
+    assert events[0]["caller"] == "+15550100"
+    assert events[2]["cause"] == "caller_hung_up"
     (call,) = agent.calls
     assert (call.sid, call.stream_sid, call.account_sid) == ("CA1", "MZCA1", ACCOUNT_SID)
+
+
+async def test_a_call_that_is_refused_or_leaves_before_its_stream_is_recorded_too(
+    twilio, engine, clock, tmp_path
+):
+    engine.error = RuntimeError("away")
+    await twilio.voice("CA1")
+    _, refused, ended = await record(tmp_path, "CA1")
+    assert (refused["event"], refused["reason"]) == ("call_refused", "engine")
+    assert ended["cause"] == "refused"
+    engine.error = None
+    clock.now += 60
+    await twilio.voice("CA2")
+    await twilio.post("/status", {"CallSid": "CA2", "CallStatus": "completed"})
+    assert (await record(tmp_path, "CA2"))[-1]["cause"] == "caller_hung_up"
 
 
 async def test_a_torn_socket_leaves_a_whole_record(twilio, tmp_path):
@@ -446,9 +475,9 @@ async def test_an_agent_that_fails_ends_its_own_call_alone(twilio, agent, tmp_pa
     good, bad = await twilio.call("CA1"), await twilio.call("CA2")
     assert await bad.closed() == (1011, "internal error")
     events = await record(tmp_path, "CA2")
-    assert [event["event"] for event in events] == ["call_started", "error", "call_ended"]
-    assert events[1]["message"] == "RuntimeError: the model went away"
-    assert events[2]["cause"] == "error"
+    assert [event["event"] for event in events[1:]] == ["call_started", "error", "call_ended"]
+    assert events[2]["message"] == "RuntimeError: the model went away"
+    assert events[3]["cause"] == "error"
     assert await good.talks()
     assert (await twilio.voice("CA3")).find("Connect") is not None
 
@@ -468,9 +497,8 @@ async def test_shutdown_closes_the_calls_and_their_records(twilio, tmp_path):
 
 
 async def test_listening_on_a_free_port_is_its_own_public_address(agent, engine, tmp_path):
-    (tmp_path / "CAold.jsonl").write_text('{"at":1.0,"event":"call_started"}\n')
     settings = GatewaySettings(auth_token=SecretStr(AUTH_TOKEN))
-    app = server.create_app(settings, agent, CallRecords(tmp_path), engine_ready=engine.ready)
+    app = server.create_app(settings, agent, records_in(tmp_path), engine_ready=engine.ready)
     async with server.listening(app, "127.0.0.1", 0) as url, ClientSession() as session:
         assert url.startswith("http://127.0.0.1:")
         fields = {"CallSid": "CA1"}
@@ -478,13 +506,11 @@ async def test_listening_on_a_free_port_is_its_own_public_address(agent, engine,
         async with session.post(url + "/voice", data=fields, headers=headers) as response:
             twiml = ElementTree.fromstring(await response.text())
         assert twiml.find("Connect/Stream").get("url") == url.replace("http", "ws") + "/media"
-    assert (await record(tmp_path, "CAold"))[-1]["cause"] == "process_died"
+    assert (await record(tmp_path, "CA1"))[-1]["cause"] == "shutdown"
 
 
 def test_a_gateway_without_an_auth_token_does_not_start(agent, engine, tmp_path):
     with pytest.raises(ValueError, match="auth token"):
-        server.create_app(
-            GatewaySettings(), agent, CallRecords(tmp_path), engine_ready=engine.ready
-        )
+        server.create_app(GatewaySettings(), agent, records_in(tmp_path), engine_ready=engine.ready)
     with pytest.raises(ValueError, match="auth token"):
         webhooks.SignatureCheck("")

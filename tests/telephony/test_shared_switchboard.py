@@ -86,9 +86,9 @@ def test_what_a_process_held_is_free_when_it_is_gone(path, board):
 
 
 def test_whom_a_call_is_to_be_connected_with_any_worker_can_say_once(board, other):
-    board.numbers["CA1"] = "+15550100009"
-    assert other.numbers.pop("CA1", "") == "+15550100009"
-    assert board.numbers.pop("CA1", "") == ""
+    board.documents["CA1"] = "+15550100009"
+    assert other.documents.pop("CA1", "") == "+15550100009"
+    assert board.documents.pop("CA1", "") == ""
 
 
 def test_an_agents_limit_and_name_are_known_to_every_worker(board, other):

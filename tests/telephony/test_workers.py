@@ -61,10 +61,10 @@ def settings(tmp_path, workers, **gateway):
             "gateway": {
                 "port": 0,
                 "workers": workers,
-                "records_dir": tmp_path / "records",
                 "auth_token": "secret",
                 **gateway,
             },
+            "records": {"directory": tmp_path / "records"},
         }
     )
 
@@ -141,7 +141,10 @@ async def test_a_worker_that_cannot_start_ends_the_gateway_with_its_status(tmp_p
 
 
 async def test_a_worker_ends_when_its_parent_is_gone(tmp_path, small):
-    order = WorkerOrder(settings=settings(tmp_path, 1), switchboard=tmp_path / "places.json")
+    told = settings(tmp_path, 1)
+    order = WorkerOrder(
+        settings=told, switchboard=tmp_path / "places.json", database=told.records.database_url
+    )
     text = order.model_copy(
         update={"settings": order.settings.model_copy(update={"gateway": _without_token(order)})}
     ).model_dump_json()

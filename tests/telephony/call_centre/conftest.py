@@ -5,7 +5,7 @@ import heapq
 import itertools
 import json
 import xml.etree.ElementTree as ElementTree
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from pipecat.workers.runner import WorkerRunner
 from pydantic import SecretStr
 
 from agent.pipeline import SharedModels
+from agent.record_settings import RecordSettings
 from agent.settings import GatewaySettings
 from agent.voice_session import AnswerChunk
 from telephony.agents import Agent, Agents
@@ -26,6 +27,7 @@ from telephony.records import CallRecords
 from telephony.server import GATEWAY, create_app
 from telephony.simulator.callee import Listener
 from telephony.simulator.carrier import LoopbackTwilio
+from telephony.simulator.record_tail import tail_of_call
 from telephony.simulator.target import Target
 from telephony.switchboard import Switchboard
 from telephony.webhooks import TOKEN_PARAMETER
@@ -205,7 +207,11 @@ class House:
         at = at or self
         async with self.post("/voice", {"CallSid": call_sid, "To": "+15550100002"}) as response:
             twiml = ElementTree.fromstring(await response.text())
-        (token,) = (one.get("value") for one in twiml.iter("Parameter"))
+        (token,) = (
+            one.get("value")
+            for one in twiml.iter("Parameter")
+            if one.get("name") == TOKEN_PARAMETER
+        )
         async with (
             ClientSession(headers=self.socket_signature()) as client,
             client.ws_connect(at.url("/media"), autoclose=False) as socket,
@@ -218,17 +224,20 @@ class House:
 
     def text(self, call_sid):
         """A call's record as it stands."""
-        return (self.records / f"{call_sid}.jsonl").read_text()
+        return json.dumps(self.of(call_sid))
 
     async def until(self, trace, name):
         """Wait for an event in a call's record."""
         await eventually(lambda: name in self.names(trace))
 
+    def of(self, call_sid):
+        """A call's events, once they are written."""
+        assert self.records.flush()
+        with closing(tail_of_call(self.records.settings.directory / "calls.db", call_sid)) as tail:
+            return [{"event": event.name, **event.fields} for event in tail.read()]
+
     def events(self, trace):
-        path = self.records / f"{trace.call_sid}.jsonl"
-        if not path.exists():
-            return []
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        return self.of(trace.call_sid)
 
     def names(self, trace):
         return [event["event"] for event in self.events(trace)]
@@ -290,10 +299,11 @@ async def house(clock, engine, models, tmp_path):
                 }
             )
             answering = Answering(engine.open_session, models)
+            records = CallRecords(RecordSettings(directory=tmp_path), clock.time)
             app = create_app(
                 settings,
                 answering.answer if speaks else stay,
-                CallRecords(tmp_path, now=clock.time),
+                records,
                 engine_ready=engine.ready,
                 engine_carries=lambda: engine.carries,
                 agents=staff(agents),
@@ -311,7 +321,7 @@ async def house(clock, engine, models, tmp_path):
                 status_url=f"{PUBLIC}/status",
             )
             twilio = await stack.enter_async_context(LoopbackTwilio(target, clock, phone_book))
-            return House(app, server, twilio, engine, clock, tmp_path)
+            return House(app, server, twilio, engine, clock, records)
 
         yield start
 

@@ -94,7 +94,7 @@ async def test_a_call_that_lasts_too_long_ends_with_a_goodbye(house):
 async def test_an_agent_that_cannot_say_goodbye_is_hung_up_all_the_same(house, eventually):
     house = await house({"desk": {"limits": {"call_secs": 2}}}, speaks=False)
     trace = await house.call(DESK, seconds=200)
-    assert house.names(trace) == ["call_started", "goodbye", "call_ended"]
+    assert house.names(trace) == ["call_offered", "call_started", "goodbye", "call_ended"]
     assert trace.cause is Cause.AGENT_HUNG_UP
     await eventually(lambda: not house.gateway.live)
     assert house.nothing_left()

@@ -46,7 +46,7 @@ async def test_a_number_without_an_agent_is_told_so(house):
     house = await house({"desk": {"numbers": [DESK]}})
     trace = await house.call(ELSEWHERE)
     assert trace.said == [ENGLISH.nobody]
-    assert house.names(trace) == ["call_refused", "call_ended"]
+    assert house.names(trace) == ["call_offered", "call_refused", "call_ended"]
     assert house.event(trace, "call_refused") == {"reason": "no_agent"}
     assert house.nothing_left()
 
@@ -54,7 +54,7 @@ async def test_a_number_without_an_agent_is_told_so(house):
 async def test_the_greeting_is_there_before_the_call(house, engine):
     house = await house({"desk": {"greeting_text": "The desk.", "instructions": "Be kind."}})
     trace = await house.call(DESK)
-    assert house.names(trace)[:3] == ["call_started", "greeting_ready", "answer_started"]
+    assert house.names(trace)[1:4] == ["call_started", "greeting_ready", "answer_started"]
     assert house.event(trace, "greeting_ready")["ahead"] >= 0
     # Asked for once: what was begun at the webhook is what is heard.
     (session,) = engine.sessions
@@ -111,7 +111,7 @@ async def test_outside_its_hours_a_call_is_forwarded(house):
     assert trace.said == [ENGLISH.forward]
     (dial,) = trace.dials
     assert (dial.to, dial.outcome) == ((ELSEWHERE,), "completed")
-    assert house.names(trace) == ["call_forwarded", "call_ended"]
+    assert house.names(trace) == ["call_offered", "call_forwarded", "call_ended"]
     assert house.event(trace, "call_forwarded") == {"agent": "desk", "reason": "closed"}
     assert trace.errors == []
     assert house.nothing_left()
@@ -124,7 +124,8 @@ async def test_who_is_forwarded_in_vain_is_not_left_in_silence(house):
     trace = await house.call(DESK)
     assert trace.said == ["One moment.", ENGLISH.apology]
     assert house.event(trace, "forward_failed") == {"status": "busy"}
-    assert house.events(trace)[-1]["event"] == "call_ended"
+    # What became of it elsewhere is told after the agent's part has ended.
+    assert house.names(trace)[-2:] == ["call_ended", "forward_failed"]
 
 
 # ---- no place
@@ -140,7 +141,7 @@ async def test_a_call_waits_until_a_line_is_free(house):
     assert second.said == ["Please hold."]
     assert house.event(second, "call_waiting") == {"agent": "desk", "ahead": 0}
     assert house.event(second, "call_started")["waited"] > 0
-    assert house.names(second)[0] == "call_waiting"
+    assert house.names(second)[1] == "call_waiting"
     assert second.errors == []
     assert house.nothing_left()
 
@@ -230,7 +231,8 @@ async def test_the_engine_says_how_many_calls_there_is_room_for(house, engine):
         assert (await house.call(DESK)).said == ["Too much to do."]
         # It does better than it thought: a piece costs less.
         engine.carries = 1.5
-        assert house.names(await house.call(DESK)) == ["call_started", "call_ended"]
+        names = house.names(await house.call(DESK))
+        assert names == ["call_offered", "call_started", "call_ended"]
     # And worse: nobody is cut off for that.
     running, talking = house.begin(DESK, seconds=10)
     await house.until(running, "call_started")
@@ -271,7 +273,7 @@ async def test_a_call_whose_socket_never_opens_is_forgotten_in_time(house, engin
         await house.gateway.switchboard.empty()
     assert len(engine.sessions) == 3
     await eventually(lambda: all(session.closed for session in engine.sessions))
-    assert '"cause":"never_connected"' in (house.records / "CA0.jsonl").read_text()
+    assert house.of("CA0")[-1]["cause"] == "never_connected"
     assert house.nothing_left()
 
 

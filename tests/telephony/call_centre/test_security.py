@@ -62,7 +62,7 @@ async def test_a_stream_that_brings_too_many_messages_is_closed(house, eventuall
             pass
         assert (message.type, message.data) == (WSMsgType.CLOSE, 1008)
         assert message.extra == "too many messages"
-    await eventually(lambda: '"cause":"protocol_error"' in house.text("CA1"))
+    await eventually(lambda: '"cause": "protocol_error"' in house.text("CA1"))
     await eventually(lambda: not house.gateway.live)
     assert house.nothing_left()
 

@@ -4,6 +4,7 @@ import functools
 
 import pytest
 
+from telephony import webhooks
 from telephony.shared_switchboard import SharedSwitchboard
 
 DESK = "+15550100002"
@@ -34,11 +35,12 @@ async def test_a_call_goes_on_where_its_socket_comes_and_is_answered_by_its_agen
 async def test_whom_a_call_is_to_be_connected_with_every_gateway_can_say(houses, eventually):
     webhook, socket = houses
     async with webhook.stream("CA1", at=socket):
-        socket.gateway.transfers.numbers["CA1"] = "+15550100004"
+        document = webhooks.dial_twiml("+15550100004", "/forwarded")
+        socket.gateway.switchboard.documents["CA1"] = document
         async with webhook.post("/next", {"CallSid": "CA1"}) as response:
             text = await response.text()
     assert "+15550100004</Dial>" in text
-    assert "CA1" not in socket.gateway.transfers.numbers
+    assert "CA1" not in socket.gateway.switchboard.documents
 
 
 async def test_a_status_at_another_gateway_ends_no_call(houses):

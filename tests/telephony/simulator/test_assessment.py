@@ -20,7 +20,7 @@ def rehearse(agent, scenario, clock):
             scenario(turns, **fields),
             agent.target,
             None,
-            records_dir=agent.records if records else None,
+            records=agent.records if records else None,
             clock=clock,
         )
 
@@ -106,8 +106,7 @@ async def test_tools_belong_to_the_turn_in_which_they_were_called(agent, rehears
 
 
 async def test_an_agent_whose_record_is_not_there_has_not_called_nothing(rehearse, agent):
-    agent.records = agent.records / "elsewhere"
-    agent.records.mkdir()
+    agent.records = agent.records.with_name("elsewhere.jsonl")
     report = await rehearse(
         [{}],
         records=False,

@@ -107,7 +107,7 @@ def gateway(agent, monkeypatch):
     """The agent of this process in the place of a gateway that would have to be started."""
 
     class Started:
-        target, records_dir = agent.target, None
+        target, records = agent.target, None
         trouble = None
 
         def __init__(self, directory, **_):

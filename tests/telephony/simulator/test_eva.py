@@ -65,7 +65,7 @@ async def conversation(agent, clock, aiohttp_server, tone):
     async def keep(conversation):
         finished.append(conversation)
 
-    bridge = EvaBridge(agent.target, keep, records_dir=agent.records, clock=clock)
+    bridge = EvaBridge(agent.target, keep, records=agent.records, clock=clock)
     server = await aiohttp_server(bridge.app())
     async with (
         aiohttp.ClientSession() as session,

@@ -211,9 +211,7 @@ async def test_a_goal_is_pursued_over_a_call_by_the_agents_records(
         {"name": "goal", "greeting": True, "goal": {"start": "first", "states": states}}
     )
 
-    report = await run_scenario(
-        scenario, agent.target, None, records_dir=agent.records, clock=clock
-    )
+    report = await run_scenario(scenario, agent.target, None, records=agent.records, clock=clock)
 
     assert report.passed, report.model_dump_json(indent=1)
     assert [turn.agent for turn in report.turns] == [
@@ -226,16 +224,22 @@ async def test_a_goal_is_pursued_over_a_call_by_the_agents_records(
 
 
 def test_records_are_read_from_the_end_of_the_callers_line(tmp_path):
-    from telephony.simulator.agent_records import RecordTail
+    from telephony.simulator.record_tail import JsonlTail
 
-    path = tmp_path / "CA0.jsonl"
-    path.write_text('{"at": 1, "event": "agent_text", "turn": 0, "text": "Hello."}\n')
-    listener = RecordListener(RecordTail(path))
+    path = tmp_path / "agent.jsonl"
+    path.write_text(
+        '{"at": 1, "call_sid": "CA0", "event": "agent_text", "turn": 0, "text": "Hello."}\n'
+    )
+    listener = RecordListener(JsonlTail(path, "CA0"))
     listener.forget()
     with path.open("a") as file:
-        file.write('{"at": 2, "event": "agent_text", "turn": 1, "text": "Which "}\n')
-        file.write('{"at": 2, "event": "turn_decided", "turn": 1}\n')
-        file.write('{"at": 2, "event": "agent_text", "turn": 1, "text": "day?"}\n')
+        file.write(
+            '{"at": 2, "call_sid": "CA0", "event": "agent_text", "turn": 1, "text": "Which "}\n'
+        )
+        file.write('{"at": 2, "call_sid": "CA0", "event": "turn_decided", "turn": 1}\n')
+        file.write(
+            '{"at": 2, "call_sid": "CA0", "event": "agent_text", "turn": 1, "text": "day?"}\n'
+        )
 
     assert listener.words().result(0) == "Which day?"
 

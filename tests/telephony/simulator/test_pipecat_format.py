@@ -224,9 +224,7 @@ async def test_a_file_of_pipecats_runs_as_it_is(load, agent, clock, tmp_path, to
 """
     (scenario,) = load(turns)
 
-    report = await run_scenario(
-        scenario, agent.target, None, records_dir=agent.records, clock=clock
-    )
+    report = await run_scenario(scenario, agent.target, None, records=agent.records, clock=clock)
 
     assert report.passed, report.model_dump_json(indent=1)
     assert report.turns[2].barge_in is not None

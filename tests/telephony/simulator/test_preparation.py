@@ -159,9 +159,7 @@ async def test_a_call_with_keys_silence_and_a_murmur_is_reported(agent, clock, w
 
     agent.behave = listen
 
-    report = await run_scenario(
-        scenario, agent.target, None, records_dir=agent.records, clock=clock
-    )
+    report = await run_scenario(scenario, agent.target, None, records=agent.records, clock=clock)
 
     assert [turn.caller for turn in report.turns[1:]] == [
         "line 1",

@@ -22,7 +22,7 @@ async def test_a_call_is_placed_spoken_and_reported(agent, scenario, clock, tmp_
     )
     out = tmp_path / "run"
 
-    report = await run_scenario(script, agent.target, out, records_dir=agent.records, clock=clock)
+    report = await run_scenario(script, agent.target, out, records=agent.records, clock=clock)
 
     assert agent.forged == []
     assert report.passed, report.model_dump_json(indent=1)
@@ -68,7 +68,7 @@ async def test_a_barge_in_is_timed_and_its_cut_history_checked(agent, scenario, 
         scenario([{}, interrupt], greeting=True),
         agent.target,
         None,
-        records_dir=agent.records,
+        records=agent.records,
         clock=clock,
     )
 
@@ -128,7 +128,7 @@ async def test_a_barge_in_that_comes_too_late_is_no_barge_in(agent, scenario, cl
         scenario([interrupt], greeting=True),
         agent.target,
         None,
-        records_dir=agent.records,
+        records=agent.records,
         clock=clock,
     )
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import json
 
 import pytest
 import yaml
@@ -103,12 +104,12 @@ async def test_a_call_that_breaks_costs_no_other_call_anything(agent, scripts, c
     async def scribble_in_the_first_record(line):
         async for _ in line.events():
             if len(agent.lines) == 1 and line.start is not None:
-                (agent.records / f"{line.start.call_sid}.jsonl").write_text("no event\n")
+                agent.records.write_text(json.dumps({"call_sid": line.start.call_sid}) + "\n")
 
     agent.behave = scribble_in_the_first_record
 
     report = await run_suite(
-        scripts(1200, 1200), agent.target, None, records_dir=agent.records, clock=clock
+        scripts(1200, 1200), agent.target, None, records=agent.records, clock=clock
     )
 
     broken, whole = report.attempts

@@ -56,7 +56,7 @@ async def test_a_call_reads_in_the_order_in_which_it_happened(agent, scenario, c
         script,
         agent.target,
         None,
-        records_dir=agent.records,
+        records=agent.records,
         watcher=terminal,
         clock=clock,
     )

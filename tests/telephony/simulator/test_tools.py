@@ -1,7 +1,6 @@
 """Tools on whole calls: the gateway and a real pipeline on a loopback Twilio, a scripted model."""
 
 import asyncio
-import json
 from collections import deque
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -17,6 +16,7 @@ from pydantic import SecretStr
 
 from agent.conversation import AGENT_RATE
 from agent.pipeline import SharedModels
+from agent.record_settings import RecordSettings
 from agent.settings import GatewaySettings
 from agent.speech.request import TurnRequest
 from agent.voice_session import AnswerChunk
@@ -25,10 +25,10 @@ from telephony.answering import Answering
 from telephony.records import CallRecords
 from telephony.sentences import ENGLISH
 from telephony.server import create_app, listening
-from telephony.simulator.agent_records import RecordTail
 from telephony.simulator.audible import SAMPLE_RATE, audible_spans
 from telephony.simulator.callee import Callee, Listener, PhoneBook
 from telephony.simulator.loopback import Loopback, running_twilio
+from telephony.simulator.record_tail import RecordTail, tail_of_call
 from telephony.simulator.target import Target
 from telephony.simulator.trace import CallTrace, Cause
 
@@ -115,7 +115,7 @@ class Line:
     async def call(self, person: Listener | None = None, seconds: float = 20.0) -> CallTrace:
         """Call, let the agent do what its script has, and read the record."""
         trace = self.twilio.twilio.new_call()
-        self.tail = RecordTail(self.records / f"{trace.call_sid}.jsonl")
+        self.tail = tail_of_call(self.records, trace.call_sid)
         person = person or Listener(seconds)
         await self.twilio.twilio.place(trace, person, "+15550100001", "+15550100002")
         await self.wait("call_ended")
@@ -166,7 +166,7 @@ async def answering(clock, tmp_path, models, tone, unused_tcp_port):
             gateway = GatewaySettings.model_validate(
                 {"auth_token": SecretStr(TOKEN), "rest_url": twilio.url, **settled}
             )
-            records = CallRecords(tmp_path / "records", clock.time)
+            records = CallRecords(RecordSettings(directory=tmp_path), clock.time)
             app = create_app(
                 gateway,
                 answering.answer,
@@ -177,7 +177,7 @@ async def answering(clock, tmp_path, models, tone, unused_tcp_port):
                 clock=clock,
             )
             await stack.enter_async_context(listening(app, "127.0.0.1", unused_tcp_port))
-            return Line(twilio, session, records.directory)
+            return Line(twilio, session, tmp_path / "calls.db")
 
         yield start
 
@@ -220,6 +220,7 @@ async def test_a_caller_is_put_through(answering, way):
     assert heard(trace) == 0.5
     (dial,) = trace.dials
     assert (dial.to, dial.outcome, dial.answered_by) == ((NURSE,), "completed", NURSE)
+    assert line.of("call_transferred") == [{"to": NURSE}]
     assert line.of("call_ended") == [{"cause": "transferred"}]
     assert line.of("tool_result") == [{"turn": 0, "call_id": "call-0", "result": "connected"}]
     assert line.twilio.api.faults == []
@@ -251,13 +252,9 @@ async def test_a_caller_who_is_put_through_in_vain_is_told(answering):
     trace = await line.call()
     assert len(trace.dials) == 1
     assert trace.said == [ENGLISH.apology]
-    record = (line.records / f"{trace.call_sid}.jsonl").read_text("utf-8").splitlines()
-    events = [json.loads(text) for text in record]
-    assert [(one["event"], one.get("status")) for one in events[-3:]] == [
-        ("call_ended", None),
-        ("forward_failed", "busy"),
-        ("call_ended", None),
-    ]
+    await line.wait("forward_failed")
+    assert line.of("forward_failed") == [{"status": "busy"}]
+    assert line.of("call_ended") == [{"cause": "transferred"}]
 
 
 async def test_an_agent_that_hangs_up_rings_nobody(answering):

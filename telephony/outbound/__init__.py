@@ -1,0 +1,1 @@
+"""Calls that are made from here: one, or a list of them."""
