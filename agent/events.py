@@ -21,9 +21,13 @@ class CallObserver(Protocol):
     call_started       call_sid, agent; waited: seconds, where it waited
     greeting_ready     ahead: seconds since the greeting's first sound was made; not written where
                        that was still to come
-    goodbye            reason: time_limit or drain; the agent's last words follow
+    time_warning       seconds: after so long the call is ended; the agent says so in the next gap
+    goodbye            reason: time_limit, silence or drain; the agent's last words follow
     caller_speech_started
     caller_speech_stopped  (by the VAD, which waits a moment to be sure)
+    false_interruption  spoken, paused: seconds that the caller spoke over the agent, and that the
+                       agent was silent for it; too short for an interruption, the agent goes on
+    silence_prompt     number, silence: the caller says nothing for so many seconds and is asked
     turn_decided       the caller's turn is over and will be answered; turn
     early_answer_dropped  seconds: the caller went on; so long an answer was made in vain
     answer_started     turn, ahead: seconds by which it was begun before the turn was decided

@@ -30,3 +30,16 @@ class AudioHeardFrame(SystemFrame):
             f"{self.name}(answer_id: {self.answer_id}, seconds: {self.seconds:.3f}, "
             f"interrupted: {self.interrupted}, completed: {self.completed})"
         )
+
+
+@dataclass
+class HoldSpeechFrame(SystemFrame):
+    """The agent falls silent at once; what the caller has not heard yet may still be wanted.
+
+    Pushed downstream. An ``InterruptionFrame`` after it means that it is not.
+    """
+
+
+@dataclass
+class ResumeSpeechFrame(SystemFrame):
+    """The agent goes on where the caller stopped hearing it."""

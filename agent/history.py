@@ -55,6 +55,11 @@ class Answer:
     message: dict[str, str] | None = field(default=None, repr=False)
 
     @property
+    def unheard_seconds(self) -> float:
+        """Seconds of the audio made so far of which nobody has confirmed that it was heard."""
+        return self.audio_seconds - self.heard_seconds
+
+    @property
     def id(self) -> str:
         """What its audio frames carry as ``context_id``."""
         return f"answer-{self.turn}"

@@ -20,15 +20,16 @@ from pipecat.processors.aggregators.llm_response_universal import (
     LLMUserAggregatorParams,
 )
 from pipecat.transports.base_transport import BaseTransport
-from pipecat.turns.user_start import VADUserTurnStartStrategy
 from pipecat.turns.user_stop import TurnAnalyzerUserTurnStopStrategy
 from pipecat.turns.user_turn_strategies import UserTurnStrategies
 from pipecat.workers.runner import WorkerRunner
 
 from agent.conversation import AGENT_RATE, CALLER_RATE, SpeechSession
 from agent.events import CallObserver
+from agent.interruption import InterruptionStrategy
 from agent.service import GLMVoiceService
 from agent.settings import AgentSettings
+from agent.silence import Silence
 from agent.speech.request import TurnRequest
 from agent.speech.system_prompt import requested_system
 from agent.tools.call import Phone
@@ -51,6 +52,8 @@ async def run_call(
     tools: Sequence[Tool] = (),
     phone: Phone | None = None,
     ending: asyncio.Future[str] | None = None,
+    notices: asyncio.Queue[str] | None = None,
+    silence: Silence | None = None,
 ) -> None:
     """Answer one call until it ends.
 
@@ -64,6 +67,8 @@ async def run_call(
         tools: What the agent may do (``settings.tools``, built).
         phone: The telephone, for tools that need it.
         ending: Gets the words to say before the call is ended from outside.
+        notices: Gets words to say in the next gap.
+        silence: What is done about a caller who says nothing; None: nothing.
     """
     context = LLMContext()
     service = GLMVoiceService(
@@ -73,16 +78,22 @@ async def run_call(
         observer=observer,
         tools=tools,
         phone=phone,
+        silence=silence,
         passes_audio=False,
     )
     early = settings.turn.early_secs
     pauses = None if early is None else Pauses(early, service.caller_pauses)
+    vad = models.vad(settings.vad, pauses)
     aggregators = LLMContextAggregatorPair(
         context,
         user_params=LLMUserAggregatorParams(
-            vad_analyzer=models.vad(settings.vad, pauses),
+            vad_analyzer=vad,
             user_turn_strategies=UserTurnStrategies(
-                start=[VADUserTurnStartStrategy()],
+                start=[
+                    InterruptionStrategy(
+                        settings.turn_taking, vad, settings.vad.start_secs, service
+                    )
+                ],
                 stop=[
                     TurnAnalyzerUserTurnStopStrategy(
                         turn_analyzer=models.turn_analyzer(settings.turn, settings.vad),
@@ -123,17 +134,23 @@ async def run_call(
     async def say_goodbye(ending: asyncio.Future[str]) -> None:
         await service.end_with(await ending)
 
+    async def pass_on(notices: asyncio.Queue[str]) -> None:
+        while True:
+            service.quiet.announce(await notices.get())
+
     worker.add_event_handler("on_pipeline_started", greet)
     runner = WorkerRunner(handle_sigint=False, handle_sigterm=False)
-    goodbye = None if ending is None else asyncio.create_task(say_goodbye(ending))
-    watch = asyncio.create_task(_cancel_when_idle(worker, service))
+    beside = [asyncio.create_task(_cancel_when_idle(worker, service))]
+    if ending is not None:
+        beside.append(asyncio.create_task(say_goodbye(ending)))
+    if notices is not None:
+        beside.append(asyncio.create_task(pass_on(notices)))
     try:
         await runner.add_workers(worker)
         await runner.run()
     finally:
-        if goodbye is not None:
-            goodbye.cancel()
-        watch.cancel()
+        for task in beside:
+            task.cancel()
         # The service does this too, unless the pipeline never got as far.
         await session.close()
     logger.debug("a call's pipeline has ended")

@@ -26,6 +26,7 @@ from pipecat.frames.frames import (
     EndFrame,
     Frame,
     InputAudioRawFrame,
+    InputDTMFFrame,
     InterruptionFrame,
     LLMContextFrame,
     LLMServiceMetadataFrame,
@@ -43,9 +44,10 @@ from agent.answer_service import AnswerService
 from agent.conversation import CALLER_RATE, SpeechSession
 from agent.early_answer import EarlyAnswers
 from agent.events import CallObserver
-from agent.frames import AudioHeardFrame
+from agent.frames import AudioHeardFrame, HoldSpeechFrame, ResumeSpeechFrame
 from agent.history import Answer
 from agent.settings import AgentSettings
+from agent.silence import Quiet, Silence
 from agent.speech.request import TurnRequest
 from agent.tools.call import Phone
 from agent.tools.tool import Tool
@@ -53,6 +55,9 @@ from agent.turn_audio import TurnAudio
 
 if TYPE_CHECKING:
     pass
+
+_LAST_WORDS_SECS = 1.0
+"""Who speaks when so much of an answer is left to be heard answers it."""
 
 
 class GLMVoiceService(AnswerService):
@@ -70,6 +75,7 @@ class GLMVoiceService(AnswerService):
 
     Attributes:
         last_sound: When one of the two was last heard to speak, in seconds of the clock.
+        quiet: Follows silences, and says what has to be said in one.
     """
 
     Settings = LLMSettings
@@ -83,6 +89,7 @@ class GLMVoiceService(AnswerService):
         observer: CallObserver,
         tools: Sequence[Tool] = (),
         phone: Phone | None = None,
+        silence: Silence | None = None,
         clock: Callable[[], float] = time.monotonic,
         passes_audio: bool = True,
         **kwargs: Any,
@@ -96,6 +103,7 @@ class GLMVoiceService(AnswerService):
             observer: Told what happens, as it happens.
             tools: What the agent may do, beside the functions that are registered.
             phone: The telephone, for tools that need it.
+            silence: What is done about a caller who says nothing; None: nothing.
             clock: Monotonic seconds.
             passes_audio: Whether the caller's audio travels on. Every processor behind costs a
                 call as much for it as the service does.
@@ -124,6 +132,10 @@ class GLMVoiceService(AnswerService):
         self.last_sound = clock()
         self._barged_in = False
         self._caller_speaks = False
+        # While the agent is held: what the caller says, which may be no turn.
+        self._doubted: list[NDArray[np.float32]] | None = None
+        self._leaving = False
+        self.quiet = Quiet(settings.turn_taking, silence, self, observer)
         # A turn that is answered when a tool has given its result.
         self._held: Answer | None = None
         self._early = EarlyAnswers(session, observer, self.run_beside, clock)
@@ -151,6 +163,8 @@ class GLMVoiceService(AnswerService):
                     return
             case BotSpeakingFrame() | UserSpeakingFrame():
                 self.last_sound = self._clock()
+            case InputDTMFFrame():
+                self.quiet.caller_acted()
             case VADUserStartedSpeakingFrame():
                 self._early.take_back()
                 self._caller_speaks = True
@@ -212,8 +226,9 @@ class GLMVoiceService(AnswerService):
         If the caller cuts in before they are begun, the call ends without them. Where the agent
         itself is ending the call already, nothing is added to that.
         """
-        if self.ending:
+        if self.is_leaving():
             return
+        self._leaving = True
         self._tools.end()
         await self._interrupt(InterruptionFrame(), FrameDirection.DOWNSTREAM)
         self._instruct(self._request(say=words))
@@ -233,8 +248,12 @@ class GLMVoiceService(AnswerService):
             )
         samples = np.frombuffer(frame.audio, dtype="<i2").astype(np.float32) / 32768.0
         self._push_audio(self._audio.take(samples, time.time()))
+        self.quiet.pass_time(len(samples) / CALLER_RATE)
 
     def _push_audio(self, pieces: list[NDArray[np.float32]]) -> None:
+        if self._doubted is not None:
+            self._doubted += pieces
+            return
         for piece in pieces:
             self._session.push(piece, self._spoken_request())
 
@@ -256,7 +275,7 @@ class GLMVoiceService(AnswerService):
 
     async def _end_turn(self) -> None:
         """The turn strategy decided that the caller's turn is over."""
-        is_turn = self._is_turn()
+        is_turn = self._is_turn() and not self.is_leaving()
         self._audio.end_turn()
         self._caller_speaks = False
         if not is_turn:
@@ -266,6 +285,7 @@ class GLMVoiceService(AnswerService):
             self.go_on()
             return
         self._barged_in = False
+        self.quiet.caller_acted()
         for answer in self._history.open:
             # No word from the phone about a cut answer: what it last confirmed has to do.
             if answer.cut:
@@ -296,6 +316,20 @@ class GLMVoiceService(AnswerService):
         self.go_on()
 
     # --- what comes next
+
+    def is_leaving(self) -> bool:
+        """Whether the call ends after what is still being said."""
+        return self.ending or self._leaving
+
+    def is_idle(self) -> bool:
+        """Whether only the caller could say something now, and does not."""
+        said = self._history.open or self._instructions or self._held or self._tools.running
+        return not (said or self._caller_speaks or self._released or self.is_leaving())
+
+    def say(self, words: str) -> None:
+        """Say words as they are, after what is being said, unless the call ends anyway."""
+        if not self.is_leaving():
+            self._instruct(self._request(say=words))
 
     def is_quiet(self) -> bool:
         """Whether nobody says anything or is about to."""
@@ -332,12 +366,44 @@ class GLMVoiceService(AnswerService):
 
     # --- interruptions and the end
 
+    async def hold(self) -> bool:
+        """Fall silent, because the caller may be interrupting.
+
+        Returns:
+            Whether there is anything to be silent about. Then what the caller says belongs to no
+            turn, unless an interruption follows.
+        """
+        heard = [answer for answer in self._history.open if answer.audio_seconds and not answer.cut]
+        if all(one.complete and one.unheard_seconds < _LAST_WORDS_SECS for one in heard):
+            return False
+        self._doubted = []
+        await self.push_frame(HoldSpeechFrame())
+        return True
+
+    async def resume(self, spoken: float, paused: float) -> None:
+        """Go on: it was no interruption.
+
+        Args:
+            spoken: Seconds that the caller spoke.
+            paused: Seconds since :meth:`hold`.
+        """
+        if self._doubted is None:
+            return  # something else has interrupted the agent meanwhile
+        self._doubted = None
+        self._audio.end_turn()
+        self._caller_speaks = False
+        self._observer.event("false_interruption", spoken=spoken, paused=paused)
+        await self.push_frame(ResumeSpeechFrame())
+        self.go_on()
+
     async def _interrupt(self, frame: InterruptionFrame, direction: FrameDirection) -> None:
         self._instructions.clear()
         self._held = None
         self._changed.set()
         if await self._cut(frame, direction):
             self._barged_in = True
+        doubted, self._doubted = self._doubted, None
+        self._push_audio(doubted or [])
 
     async def _release(self) -> None:
         if self._released:

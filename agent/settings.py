@@ -28,6 +28,7 @@ from agent.failure_settings import FailureSettings
 from agent.record_settings import RecordSettings
 from agent.section import Section
 from agent.tools.settings import ToolSettings
+from agent.turn_taking import TurnTakingSettings
 from agent.wire_settings import CarrierName, WireSettings
 from agent.yaml_document import Document, Location, Mistake, MistakesError
 
@@ -237,6 +238,7 @@ class AgentSettings(Section):
         sampling: How answers are sampled.
         vad: When the caller counts as speaking.
         turn: When the caller's turn is over.
+        turn_taking: What interrupts the agent, and what happens when nobody speaks.
         transcribe: Ask the model for the caller's words too, where the checkpoint can tell them.
         redact: What is masked in the record before it is written: runs of digits, card numbers,
             identity numbers (docs/records.md).
@@ -251,6 +253,7 @@ class AgentSettings(Section):
     sampling: SamplingSettings = SamplingSettings()
     vad: VADSettings = VADSettings()
     turn: TurnSettings = TurnSettings()
+    turn_taking: TurnTakingSettings = TurnTakingSettings()
     transcribe: bool = True
     redact: tuple[Literal["digits", "cards", "ids"], ...] = ()
     private_arguments: tuple[str, ...] = ()

@@ -67,6 +67,11 @@ class _SharedVAD(SileroVADAnalyzer):
         self._skipped = 0
         self._zeros = 0
 
+    @property
+    def state(self) -> VADState:
+        """What it has made of the audio so far."""
+        return self._vad_state
+
     async def analyze_audio(self, buffer: bytes) -> VADState:
         """Analyse audio; tell of a pause that has lasted long enough, or of its end."""
         self._waiting += buffer
@@ -187,7 +192,7 @@ class SharedModels:
         analyzer._predict_endpoint(np.zeros(SAMPLE_RATE, dtype=np.float32))
         return cls(silero, analyzer._session)
 
-    def vad(self, settings: VADSettings, pauses: Pauses | None = None) -> SileroVADAnalyzer:
+    def vad(self, settings: VADSettings, pauses: Pauses | None = None) -> _SharedVAD:
         """A voice activity detector for one call, at 16 kHz."""
         params = VADParams(
             confidence=settings.confidence,

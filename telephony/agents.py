@@ -64,10 +64,13 @@ class Limits(Section):
     Attributes:
         calls: Its calls at once, beside what all agents share; None: no limit of its own.
         call_secs: After so long the agent says goodbye; None: never.
+        warning_secs: So long before that it says that the call has to end, where the call is
+            longer; None: it does not.
     """
 
     calls: int | None = Field(default=None, ge=1)
     call_secs: float | None = Field(default=None, gt=0)
+    warning_secs: float | None = Field(default=60.0, gt=0)
 
 
 class Busy(Section):

@@ -9,6 +9,7 @@ from agent.failure import EngineLost
 from agent.lasting_session import LastingSession
 from agent.pipeline import SharedModels, greeting_request, run_call
 from agent.prepared_session import PreparedSession
+from agent.silence import Silence
 from telephony.agents import Agent
 from telephony.lasting_calls import LastingCalls
 from telephony.server import PhoneCall
@@ -54,6 +55,8 @@ class Answering:
         lasting = session.session if isinstance(session.session, LastingSession) else None
         if lasting is not None:
             lasting.observe(call.observer)
+        agent = call.agent
+        prompt = agent.turn_taking.silence_prompt or agent.sentences.silence_prompt
         await run_call(
             transport,
             session,
@@ -63,6 +66,8 @@ class Answering:
             tools=call.agent.toolbox,
             phone=call.phone,
             ending=call.ending,
+            notices=call.notices,
+            silence=Silence(prompt, call.give_up),
         )
         if lasting is not None and lasting.lost:
             raise EngineLost

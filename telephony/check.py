@@ -62,5 +62,11 @@ def _agent_warnings(agent: Agent, today: date) -> Iterator[tuple[Location, str]]
         yield ("hours", "open"), "no day has times: it is always closed"
     if hours is not None and hours.holidays and all(d.last < today for d in hours.holidays):
         yield ("hours", "holidays"), "all of them are past"
+    limits = agent.limits
+    if limits.warning_secs is None or (limits.call_secs or 0) <= limits.warning_secs:
+        if "warning_secs" in limits.model_fields_set:
+            yield ("limits", "warning_secs"), "is not used: no call is that long"
+        if agent.turn_taking.time_warning is not None:
+            yield ("turn_taking", "time_warning"), "is not used: no call is warned of its end"
     if agent.busy.then == "refuse" and "longest_wait_secs" in agent.busy.model_fields_set:
         yield ("busy", "longest_wait_secs"), "is not used: calls are refused at once"

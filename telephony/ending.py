@@ -1,10 +1,10 @@
-"""Calls that are ended from outside: at their time limit, or because the gateway stops."""
+"""Calls that the gateway ends: at their time limit, because nobody speaks, or because it stops."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from loguru import logger
 
@@ -30,6 +30,7 @@ class Live:
         agent: how.
         since: when it began, in seconds of the gateway's clock.
         ending: as in :class:`PhoneCall`.
+        notices: as in :class:`PhoneCall`.
         recorder: its record, once it is open.
         task: runs it.
         telephone: what else it has, once it runs.
@@ -43,6 +44,7 @@ class Live:
     ending: asyncio.Future[str]
     recorder: CallRecorder | None
     task: asyncio.Task[None] | None
+    notices: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
     telephone: Telephone | None = None
     ended_by: EndCause | None = None
 
@@ -53,18 +55,42 @@ class Live:
         cause = self.ended_by or self.line.cause or EndCause.SHUTDOWN
         return cause if self.telephone is None else self.telephone.cause(cause)
 
+    def warn(self, left: float) -> None:
+        """Have the agent say in the next gap that the call ends in so many seconds."""
+        if self.recorder is not None:
+            self.recorder.event("time_warning", seconds=left)
+        self.notices.put_nowait(
+            self.agent.turn_taking.time_warning or self.agent.sentences.time_warning
+        )
+
+    def give_up(self) -> None:
+        """Have the agent end the call because nobody answers it."""
+        if not self.ending.done():
+            self.ended_by = EndCause.SILENCE
+            words = self.agent.turn_taking.silence_goodbye or self.agent.sentences.silence_goodbye
+            self._end("silence", words)
+
     def say_goodbye(self, reason: str) -> None:
         """Have the agent say its last words and hang up; the record says why."""
         if not self.ending.done():
-            if self.recorder is not None:
-                self.recorder.event("goodbye", reason=reason)
-            self.ending.set_result(self.agent.goodbye or self.agent.sentences.goodbye)
+            self._end(reason, self.agent.goodbye or self.agent.sentences.goodbye)
+
+    def _end(self, reason: str, words: str) -> None:
+        if self.recorder is not None:
+            self.recorder.event("goodbye", reason=reason)
+        self.ending.set_result(words)
 
 
 async def end_in_time(live: Live, clock: Clock) -> None:
     """End a call that lasts longer than its agent may talk: with a goodbye, then in any case."""
-    if live.agent.limits.call_secs is not None:
-        await clock.sleep(live.agent.limits.call_secs)
+    limits = live.agent.limits
+    left = limits.call_secs
+    if left is not None:
+        if limits.warning_secs is not None and left > limits.warning_secs:
+            await clock.sleep(left - limits.warning_secs)
+            left = limits.warning_secs
+            live.warn(left)
+        await clock.sleep(left)
         live.say_goodbye("time_limit")
         live.ended_by = EndCause.TIME_LIMIT
         await clock.sleep(_GOODBYE_SECONDS)

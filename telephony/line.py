@@ -32,6 +32,7 @@ class EndCause(StrEnum):
     CALLER_HUNG_UP = "caller_hung_up"
     AGENT_HUNG_UP = "agent_hung_up"
     TIME_LIMIT = "time_limit"
+    SILENCE = "silence"
     NOT_ANSWERED = "not_answered"
     TRANSFERRED = "transferred"
     SOCKET_CLOSED = "socket_closed"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from telephony.media_streams import SAMPLE_RATE
+from telephony.media_streams import FRAME_BYTES, SAMPLE_RATE
 
 _CHUNK_MARKS_APART = 0.1
 _MARKS_APART = 0.5
@@ -59,11 +59,24 @@ class _Answer:
 
 @dataclass(frozen=True)
 class _PendingMark:
-    name: str
     stream_position: int
     answer: _Answer
     answer_position: int
     last: bool
+
+
+@dataclass(frozen=True)
+class Unplayed:
+    """What a phone that was emptied has to be sent again.
+
+    Attributes:
+        runs: Answer (None: other sound) and samples, in order; whole frames, the first of which it
+            may have begun to play.
+        marks: Marks that were due before that, under new names.
+    """
+
+    runs: tuple[tuple[str | None, int], ...]
+    marks: tuple[str, ...]
 
 
 class Playout:
@@ -146,9 +159,7 @@ class Playout:
             return None
         answer.marked = answer.sent
         answer.closed = last
-        name = self.new_name()
-        self._pending[name] = _PendingMark(name, self._sent, answer, answer.sent, last)
-        return name
+        return self._await(_PendingMark(self._sent, answer, answer.sent, last))
 
     def returned(self, name: str, now: float) -> Heard | None:
         """A mark came back; None if it says nothing: it was not ours, or was cleared."""
@@ -161,6 +172,37 @@ class Playout:
         if mark.last:
             self._forget(answer)
         return Heard(answer.id, answer.seconds(answer.confirmed), completed=mark.last)
+
+    def held(self, now: float) -> Unplayed:
+        """The phone was emptied for a moment: what it has not played counts as not sent.
+
+        The marks still out will return because of that and are forgotten.
+        """
+        first = min((mark.stream_position for mark in self._pending.values()), default=self._sent)
+        unplayed = max(self._unplayed(now), self._sent - first)
+        left = -(-unplayed // FRAME_BYTES) * FRAME_BYTES
+        runs: deque[tuple[str | None, int]] = deque()
+        while left > 0 and self._recent:
+            owner, samples = self._recent.pop()
+            taken = min(samples, left)
+            if taken < samples:
+                self._recent.append((owner, samples - taken))
+            left -= taken
+            self._sent -= taken
+            if owner is not None:
+                owner.sent -= taken
+                owner.marked = min(owner.marked, owner.sent)
+                owner.closed = False
+            runs.appendleft((owner.id if owner is not None else None, taken))
+        due = [mark for mark in self._pending.values() if mark.stream_position <= self._sent]
+        self._pending.clear()
+        self._paced_until = self._played_until = float("-inf")
+        return Unplayed(tuple(runs), tuple(self._await(mark) for mark in due))
+
+    @property
+    def current(self) -> str | None:
+        """The answer that is being sent."""
+        return self._current.id if self._current is not None else None
 
     def cleared(self, now: float) -> list[Heard]:
         """The phone was silenced: how far each answer not yet heard to its end was heard.
@@ -186,7 +228,7 @@ class Playout:
 
     def _position(self, answer: _Answer, now: float) -> int:
         """Samples of an answer that the phone has played by now."""
-        unplayed = max(0, round((self._played_until - now) * SAMPLE_RATE))
+        unplayed = self._unplayed(now)
         waiting = 0
         for owner, samples in reversed(self._recent):
             if unplayed <= 0:
@@ -197,6 +239,15 @@ class Playout:
         pending = [m.answer_position for m in self._pending.values() if m.answer is answer]
         latest = min(pending, default=answer.sent)
         return max(answer.confirmed, min(answer.sent - waiting, latest))
+
+    def _unplayed(self, now: float) -> int:
+        """Samples that the phone has and has not played by now."""
+        return round(max(0.0, self._played_until - now) * SAMPLE_RATE)
+
+    def _await(self, mark: _PendingMark) -> str:
+        name = self.new_name()
+        self._pending[name] = mark
+        return name
 
     def _known(self, answer_id: str | None) -> _Answer | None:
         return self._answers.get(answer_id) if answer_id is not None else None

@@ -71,6 +71,8 @@ class PhoneCall:
         agent: who answers it, as its settings were when the call came.
         prepared: what was begun for it; closed when the call has ended.
         ending: gets the words to say before the call is ended from outside.
+        notices: gets words to say in the next gap.
+        give_up: ends the call because the caller says nothing.
     """
 
     sid: str
@@ -81,6 +83,8 @@ class PhoneCall:
     agent: Agent
     prepared: Prepared | None
     ending: asyncio.Future[str]
+    notices: asyncio.Queue[str]
+    give_up: Callable[[], None]
 
 
 AnswerCall = Callable[[PhoneTransport, PhoneCall], Awaitable[None]]
@@ -357,6 +361,8 @@ async def _run_call(gateway: Gateway, live: Live, arrival: Arrival) -> None:
                 live.agent,
                 arrival.prepared,
                 live.ending,
+                live.notices,
+                live.give_up,
             )
             await gateway.answer_call(telephone.transport, call)
         await line.hang_up(EndCause.AGENT_HUNG_UP)

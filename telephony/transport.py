@@ -3,8 +3,10 @@
 Input: the caller's sound at 16 kHz and the keys pressed. Output: sound of any rate, resampled to
 8 kHz and sent in 20 ms frames at the pace of the clock; marks tell what the caller has heard, which
 goes upstream as :class:`agent.frames.AudioHeardFrame` for every answer (by ``context_id``).
-An interruption silences the phone at once. At ``EndFrame`` the line closes when the last word has
-been heard; when the caller hangs up or the socket breaks, the pipeline is cancelled.
+An interruption silences the phone at once; so does :class:`agent.frames.HoldSpeechFrame`, after
+which :class:`agent.frames.ResumeSpeechFrame` has it go on where it stopped. At ``EndFrame`` the
+line closes when the last word has been heard; when the caller hangs up or the socket breaks, the
+pipeline is cancelled.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from pipecat.transports.base_input import BaseInputTransport
 from pipecat.transports.base_output import BaseOutputTransport
 from pipecat.transports.base_transport import BaseTransport, TransportParams
 
-from agent.frames import AudioHeardFrame
+from agent.frames import AudioHeardFrame, HoldSpeechFrame, ResumeSpeechFrame
 from telephony import mulaw
 from telephony.clock import Clock, SystemClock
 from telephony.hearing import Hearing
@@ -55,6 +57,7 @@ from telephony.media_streams import (
     Play,
 )
 from telephony.playout import Playout
+from telephony.replay import Replay, Sound
 from telephony.resampler import Resampler
 
 _FRAME_PCM_BYTES = 2 * FRAME_BYTES
@@ -238,6 +241,7 @@ class PhoneOutput(BaseOutputTransport):
         self._goodbye_secs = params.goodbye_secs
         self._clock = clock
         self._playout = Playout()
+        self._replay = Replay()
         self._resampler: Resampler | None = None
         # Audio that fills no frame yet, and whether it may be interrupted.
         self._rest = b""
@@ -255,6 +259,7 @@ class PhoneOutput(BaseOutputTransport):
 
     async def stop(self, frame: EndFrame) -> None:
         """Say what is queued, wait until it has been heard, hang up."""
+        await self._go_on()
         await super().stop(frame)
         await self._let_finish()
         await self._line.hang_up(EndCause.AGENT_HUNG_UP)
@@ -279,7 +284,11 @@ class PhoneOutput(BaseOutputTransport):
             await self._interrupt(frame, direction)
             return
         if direction is FrameDirection.DOWNSTREAM:
-            if isinstance(frame, OutputAudioRawFrame):
+            if isinstance(frame, HoldSpeechFrame):
+                await self._hold()
+            elif isinstance(frame, ResumeSpeechFrame):
+                await self._go_on()
+            elif isinstance(frame, OutputAudioRawFrame):
                 if isinstance(frame, TTSAudioRawFrame) and self._playout.was_cut(frame.context_id):
                     return
                 frame = self._at_phone_rate(frame)
@@ -317,18 +326,54 @@ class PhoneOutput(BaseOutputTransport):
         encoded = mulaw.encode(np.frombuffer(frame.audio.ljust(whole, b"\0"), dtype=np.int16))
         for begin in range(0, len(encoded), _MESSAGE_BYTES):
             payload = encoded[begin : begin + _MESSAGE_BYTES]
-            seconds = len(payload) / SAMPLE_RATE
+            await self._wait_to_send(len(payload) / SAMPLE_RATE)
+            if interruptions != self._interruptions and frame.interruptible:
+                return False
+            sound = Sound(payload, self._playout.current if of_answer else None)
+            if not await self._send_sound(sound):
+                return False
+            self._sent_interruptible = frame.interruptible
+        return True
+
+    async def _wait_to_send(self, seconds: float) -> None:
+        """Wait until it is time for so much more sound."""
+        while True:
+            await self._replay.going.wait()
             wait = self._playout.lead(self._clock.time()) + seconds - self._lead
             if wait > 0:
                 await self._clock.sleep(wait)
-            if interruptions != self._interruptions and frame.interruptible:
-                return False
-            if not await self._line.send(Play(self._line.start.stream_sid, payload)):
-                return False
-            self._sent_interruptible = frame.interruptible
-            self._playout.sent(len(payload), self._clock.time(), of_answer)
-            await self._send_mark(self._playout.due_mark())
+            if not self._replay.holding:
+                return
+
+    async def _send_sound(self, sound: Sound) -> bool:
+        if not await self._line.send(Play(self._line.start.stream_sid, sound.payload)):
+            return False
+        self._replay.sent(sound)
+        self._playout.sent(len(sound.payload), self._clock.time(), sound.answer is not None)
+        await self._send_mark(self._playout.due_mark())
         return True
+
+    async def _hold(self) -> None:
+        """Silence the phone; what it has not played stays here."""
+        # As at an interruption: Twilio clears all or nothing.
+        if self._sent_interruptible and not self._replay.holding:
+            self._replay.hold(self._playout.held(self._clock.time()))
+            await self._line.send(Clear(self._line.start.stream_sid))
+
+    async def _go_on(self) -> None:
+        """Send what was not played when the phone was held, and then the rest."""
+        if not self._replay.holding:
+            return
+        current = self._playout.current
+        marks, sounds = self._replay.take()
+        for name in marks:
+            await self._send_mark(name)
+        for sound in sounds:
+            if sound.answer is not None:
+                self._playout.begin(sound.answer)
+            await self._send_sound(sound)
+        self._playout.begin(current)
+        self._replay.going.set()
 
     async def mark_returned(self, name: str) -> None:
         """Take a mark that the phone sent back."""
@@ -358,7 +403,10 @@ class PhoneOutput(BaseOutputTransport):
     async def _silence(self) -> None:
         heard = self._playout.cleared(self._clock.time())
         self._resampler = None
-        await self._line.send(Clear(self._line.start.stream_sid))
+        held = self._replay.holding
+        self._replay.drop()
+        if not held:
+            await self._line.send(Clear(self._line.start.stream_sid))
         for answer in heard:
             await self.push_frame(
                 AudioHeardFrame(answer.answer_id, answer.seconds, True, False),

@@ -94,6 +94,23 @@ async def says_and_calls(call: Call, text: str = "One moment.", answers: int = 1
     await call.events.wait("tool_call", answers)
 
 
+async def test_who_waits_for_a_tool_is_not_silent(call: Call, work: Work) -> None:
+    assert call.service.is_idle()
+    await says_and_calls(call)
+    await call.heard(0, 1.0, completed=True)
+    await call.events.wait("heard")
+    assert not call.service.is_idle()
+    work.gate.set()
+    await call.events.wait("answer_started", 2)
+    call.session.says("On Monday.", 1.0)
+    call.session.ends()
+    await call.events.wait("answer_finished", 2)
+    assert not call.service.is_idle()
+    await call.heard(1, 1.0, completed=True)
+    await call.events.wait("heard", 2)
+    assert call.service.is_idle()
+
+
 async def test_a_result_is_the_models_next_turn(call: Call, work: Work) -> None:
     await says_and_calls(call)
     await call.heard(0, 1.0, completed=True)

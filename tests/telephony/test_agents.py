@@ -13,7 +13,7 @@ from telephony.check import check
 
 TODAY = date(2026, 11, 26)
 TOKEN = {"TWILIO_AUTH_TOKEN": "token"}
-DOCUMENTED = Path(__file__).parents[2] / "docs" / "agents.md"
+DOCS = Path(__file__).parents[2] / "docs"
 
 WHOLE = """\
 agents:
@@ -165,6 +165,17 @@ def test_a_good_file_has_neither_mistakes_nor_warnings(file):
     assert check(file(WHOLE), TODAY, TOKEN) == ([], [])
 
 
+def test_a_warning_that_is_never_given_is_warned_of(file):
+    limits = "limits: {calls: 4, call_secs: 900}"
+    short = "limits: {call_secs: 30, warning_secs: 40}\n    turn_taking: {time_warning: Soon.}"
+    found, warnings = check(file(WHOLE.replace(limits, short)), TODAY, TOKEN)
+    assert found == []
+    assert [str(one).split(": ", 1)[1] for one in warnings] == [
+        "agents.desk.limits.warning_secs: is not used: no call is that long",
+        "agents.desk.turn_taking.time_warning: is not used: no call is warned of its end",
+    ]
+
+
 def test_mistakes_are_those_that_serve_would_find(file):
     path = file(WHOLE.replace("call_secs", "call_second"))
     found, warnings = check(path, TODAY, TOKEN)
@@ -203,8 +214,9 @@ def test_a_secret_that_is_not_there_is_a_warning(file):
     assert "TWILIO_AUTH_TOKEN" in warnings[0].message
 
 
-def test_what_the_documentation_shows_is_right(file):
-    examples = re.findall(r"```yaml\n(.*?)```", DOCUMENTED.read_text("utf-8"), re.S)
+@pytest.mark.parametrize("page", ["agents.md", "turn-taking.md"])
+def test_what_the_documentation_shows_is_right(file, page):
+    examples = re.findall(r"```yaml\n(.*?)```", (DOCS / page).read_text("utf-8"), re.S)
     assert examples
     for example in examples:
         assert check(file(example), TODAY, TOKEN) == ([], [])

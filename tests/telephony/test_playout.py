@@ -86,3 +86,32 @@ def test_a_call_of_a_thousand_answers_keeps_accounts_of_none():
         assert playout.returned(name, number + 0.1).completed
     assert not playout._answers
     assert not playout._pending
+
+
+def test_what_a_held_phone_has_not_played_counts_as_not_sent():
+    playout = answering(2.0)
+    send(playout, 10, at=10.0, every=0.0)
+    unplayed = playout.held(10.07)
+    # In whole frames: the one that was being played is sent again.
+    assert unplayed.runs == (("a1", FRAME),) * 7
+    (cut,) = playout.cleared(10.5)
+    assert cut.seconds == pytest.approx(0.06)
+
+
+def test_a_held_phone_repeats_rather_than_loses_what_no_mark_has_confirmed():
+    playout = answering(0.2)
+    playout.end("a1")
+    marks = send(playout, 10, at=10.0, every=0.0)
+    # By the clock all of it was played, but the mark before the last frames has not come back.
+    unplayed = playout.held(11.0)
+    assert not unplayed.runs
+    (renewed,) = unplayed.marks
+    assert playout.returned(marks[-1][0], 11.0) is None
+    heard = playout.returned(renewed, 11.1)
+    assert (heard.seconds, heard.completed) == (pytest.approx(0.2), True)
+
+
+def test_an_interruption_before_any_sound_cuts_nothing_that_was_heard():
+    playout = answering(1.0)
+    (cut,) = playout.cleared(10.0)
+    assert cut.seconds == 0

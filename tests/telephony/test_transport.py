@@ -16,7 +16,7 @@ from pipecat.frames.frames import (
     TTSStoppedFrame,
 )
 
-from agent.frames import AudioHeardFrame
+from agent.frames import AudioHeardFrame, HoldSpeechFrame, ResumeSpeechFrame
 from telephony import mulaw
 from telephony.line import EndCause
 from telephony.media_streams import Clear, Dtmf, Mark, MarkReturned, Play
@@ -288,3 +288,111 @@ async def test_a_mark_that_was_never_sent_changes_nothing(call):
     await call.clock.settle()
     assert not call.probe.of(AudioHeardFrame)
     assert call.line.cause is None
+
+
+# ---- held for a moment
+
+
+def lost(reference, played):
+    """Samples of a reference that nobody heard, where what was played has one repetition."""
+    begin = end = 0
+    while begin < len(played) and played[begin] == reference[begin]:
+        begin += 1
+    while end < len(played) and played[-1 - end] == reference[-1 - end]:
+        end += 1
+    return len(reference) - begin - end
+
+
+def phone_audio(spoken):
+    resampler = Resampler(AGENT_RATE, 8000)
+    whole = np.concatenate((resampler.push(spoken), resampler.flush()))
+    return mulaw.encode(np.pad(whole, (0, -len(whole) % 160)))
+
+
+@pytest.fixture
+def chirp():
+    """Rises from 300 to 1500 Hz: no two moments of it are the same."""
+    t = np.arange(2 * AGENT_RATE) / AGENT_RATE
+    return (8000 * np.sin(2 * np.pi * (300 * t + 300 * t * t))).astype(np.int16)
+
+
+@pytest.mark.parametrize("at", [0.03, 0.71, 1.31, 1.95])
+async def test_a_held_answer_goes_on_where_it_stopped_being_heard(call, chirp, at):
+    await call.push(*answer(chirp))
+    await call.clock.advance(at)
+    await call.push(HoldSpeechFrame())
+    held = len(call.phone.played)
+    await call.clock.advance(0.6)
+    # Silent within two frames, as at an interruption.
+    assert len(call.phone.played) <= held + 160
+    assert not any(frame.completed for frame in call.probe.of(AudioHeardFrame))
+    await call.push(ResumeSpeechFrame())
+    await call.clock.advance(3)
+    played = bytes(call.phone.played)
+    assert lost(phone_audio(chirp), played) <= 0
+    assert len(played) <= len(phone_audio(chirp)) + 320
+    heard = call.probe.of(AudioHeardFrame)
+    assert [frame.completed for frame in heard] == [False] * (len(heard) - 1) + [True]
+    assert not any(frame.interrupted for frame in heard)
+    assert len(call.phone.events(Clear)) == 1
+
+
+async def test_an_interruption_of_a_held_answer_counts_what_was_heard_before(call, chirp):
+    await call.push(*answer(chirp))
+    await call.clock.advance(0.91)
+    await call.push(HoldSpeechFrame())
+    await call.clock.advance(0.4)
+    played = len(call.phone.played) / 8000
+    await call.push(InterruptionFrame())
+    await call.clock.advance(2)
+    assert len(call.phone.played) / 8000 == played
+    last = call.probe.of(AudioHeardFrame)[-1]
+    assert last.interrupted
+    assert played - 2.1 * FRAME <= last.seconds <= played
+    # The next answer is heard from its beginning.
+    await call.push(*answer(chirp, "a2"))
+    await call.clock.advance(3)
+    assert call.probe.of(AudioHeardFrame)[-1].completed
+    assert bytes(call.phone.played[-len(phone_audio(chirp)) :]) == phone_audio(chirp)
+
+
+async def test_what_is_made_while_an_answer_is_held_follows_it(call, chirp):
+    first, *rest = answer(chirp)[1:]
+    await call.push(TTSStartedFrame(context_id="a1"), first)
+    await call.clock.advance(0.75)
+    await call.push(HoldSpeechFrame(), *rest, *answer(chirp, "a2"))
+    await call.clock.advance(0.3)
+    await call.push(ResumeSpeechFrame())
+    await call.clock.advance(5)
+    both = phone_audio(chirp) * 2
+    played = bytes(call.phone.played)
+    assert played.endswith(phone_audio(chirp))
+    assert lost(both, played) <= 0
+    completed = [f.answer_id for f in call.probe.of(AudioHeardFrame) if f.completed]
+    assert completed == ["a1", "a2"]
+
+
+async def test_two_holds_in_a_row_lose_nothing(call, chirp):
+    await call.push(*answer(chirp))
+    for _ in range(2):
+        await call.clock.advance(0.4)
+        await call.push(HoldSpeechFrame())
+        await call.clock.advance(0.05)
+        await call.push(ResumeSpeechFrame())
+        await call.push(HoldSpeechFrame())
+        await call.push(ResumeSpeechFrame())
+    await call.clock.advance(3)
+    played = bytes(call.phone.played)
+    assert len(played) >= len(phone_audio(chirp))
+    assert played[-8000:] == phone_audio(chirp)[-8000:]
+    assert call.probe.of(AudioHeardFrame)[-1].completed
+
+
+async def test_a_call_that_ends_while_it_is_held_says_all_of_it(call, chirp):
+    await call.push(*answer(chirp))
+    await call.clock.advance(0.5)
+    await call.push(HoldSpeechFrame())
+    await call.worker.queue_frame(EndFrame())
+    await call.clock.advance(4)
+    await call.ended()
+    assert lost(phone_audio(chirp), bytes(call.phone.played)) <= 0

@@ -1,0 +1,280 @@
+"""Whole calls over the loopback Twilio: who speaks when, with real turn detection."""
+
+from collections import deque
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from agent.voice_session import AnswerChunk
+from telephony import mulaw
+from telephony.resampler import Resampler
+from telephony.sentences import ENGLISH
+from telephony.simulator.network import Network
+from telephony.simulator.trace import Cause
+
+DESK = "+15550100002"
+GREETING = "Oak Street Clinic, we are open from eight in the morning to six in the evening, daily."
+PHONE_RATE, AGENT_RATE = 8000, 22_050
+FRAME = 160
+SPEECH = Path(__file__).parents[2] / "data" / "opening_hours.wav"
+
+
+def sweep(seconds):
+    """int16 at the agent's rate: rises without end, so that no two moments are the same."""
+    t = np.arange(round(seconds * AGENT_RATE)) / AGENT_RATE
+    return (8000 * np.sin(2 * np.pi * (250 + 1000 / seconds * t / 2) * t)).astype(np.int16)
+
+
+def at_phone_rate(audio, rate):
+    resampler = Resampler(rate, PHONE_RATE)
+    audio = np.concatenate([resampler.push(audio), resampler.flush()])
+    return np.pad(audio, (0, -len(audio) % FRAME))
+
+
+def speech(begin, seconds):
+    """A piece of a spoken question, loud."""
+    audio, rate = soundfile.read(SPEECH, dtype="int16")
+    piece = audio[round(begin * rate) : round((begin + seconds) * rate)]
+    return at_phone_rate(piece, rate)
+
+
+def hiss(seconds):
+    """Noise that is no voice."""
+    rng = np.random.default_rng(0)
+    return rng.normal(0, 4000, round(seconds * PHONE_RATE)).astype(np.int16)
+
+
+def cough(seconds):
+    """A rough burst with a voice in it, which the VAD takes for speech."""
+    rng = np.random.default_rng(0)
+    burst = np.zeros(round(seconds * PHONE_RATE))
+    places = np.cumsum(rng.uniform(58, 63, len(burst) // 58)).astype(int)
+    burst[places[places < len(burst)]] = 1
+    t = np.arange(600) / PHONE_RATE
+    formants = ((700, 1), (1150, 0.6), (2600, 0.3))
+    throat = sum(level * np.sin(2 * np.pi * hertz * t) for hertz, level in formants)
+    burst = np.convolve(burst, throat * np.exp(-250 * t))[: len(burst)]
+    burst = burst / np.abs(burst).max() + rng.normal(0, 0.05, len(burst))
+    place = np.linspace(0, 1, len(burst))
+    loudness = np.minimum(1, 6 * place) * np.minimum(1, 4 - 4 * place)
+    return (8000 * loudness * burst).astype(np.int16)
+
+
+class Talker:
+    """Says sounds (seconds since the stream began) and presses keys; hangs up when it is time."""
+
+    def __init__(self, *sounds, hangs_up, keys=()):
+        self.keys = deque()
+        end = max([round(at * PHONE_RATE) + len(audio) for at, audio in sounds], default=0)
+        self._line = np.zeros(end, np.int16)
+        for at, audio in sounds:
+            begin = round(at * PHONE_RATE)
+            self._line[begin : begin + len(audio)] = audio
+        self._presses = {round(at * PHONE_RATE) // FRAME: key for at, key in keys}
+        self._hangs_up = hangs_up
+        self._ticks = 0
+
+    def tick(self, heard):
+        if self._hangs_up(self._ticks * FRAME / PHONE_RATE):
+            return None
+        if self._ticks in self._presses:
+            self.keys.append(self._presses[self._ticks])
+        frame = self._line[self._ticks * FRAME : (self._ticks + 1) * FRAME]
+        self._ticks += 1
+        return np.pad(frame, (0, FRAME - len(frame)))
+
+
+@pytest.fixture
+def long_winded(engine):
+    """Long sentences take four seconds, others half a second."""
+    open_session = engine.open_session
+
+    def open_long():
+        session = open_session()
+
+        async def answer(request=None):
+            session.requests.append(request)
+            words = request.say or "An answer."
+            yield AnswerChunk(0, words, sweep(4 if len(words) > 60 else 0.5), True, {})
+
+        session.answer = answer
+        return session
+
+    engine.open_session = open_long
+    return engine
+
+
+async def place(house, *sounds, hangs_up, keys=(), network=None):
+    """A call to its end; ``hangs_up`` tells by the seconds since it began and its events."""
+    trace = house.twilio.new_call()
+
+    def over(seconds):
+        return seconds > 200 or hangs_up(seconds, house.names(trace))
+
+    talker = Talker(*sounds, hangs_up=over, keys=keys)
+    await house.twilio.place(trace, talker, "+15550109999", DESK, network)
+    await house.until(trace, "call_ended")
+    return trace
+
+
+def at(seconds):
+    return lambda now, events: now > seconds
+
+
+def never(now, events):
+    return False
+
+
+def heard(house, trace):
+    return [event["text"] for event in house.events(trace) if event["event"] == "heard"]
+
+
+def seconds_of(house, trace, name):
+    """When things happened, in seconds of the call."""
+    events = house.events(trace)
+    return [one["at"] - events[0]["at"] for one in events if one["event"] == name]
+
+
+def played(trace):
+    audio = trace.stream.agent_audio
+    return audio[: np.flatnonzero(audio)[-1] + 1]
+
+
+def lost(trace):
+    """Samples of the greeting that were not played; below zero, some were played twice."""
+    whole = mulaw.decode(mulaw.encode(at_phone_rate(sweep(4), AGENT_RATE)))
+    whole = np.trim_zeros(whole)
+    audio = np.trim_zeros(trace.stream.agent_audio)
+    length = min(len(whole), len(audio))
+    begin = np.argmin(np.append(audio[:length] == whole[:length], False))
+    end = np.argmin(np.append(audio[::-1][:length] == whole[::-1][:length], False))
+    return len(whole) - begin - end
+
+
+# ---- over the agent
+
+
+@pytest.mark.parametrize(
+    "sound", [speech(0.3, 0.35), cough(0.35)], ids=["a word of assent", "a cough"]
+)
+async def test_a_short_sound_holds_the_agent_who_then_says_the_rest(house, long_winded, sound):
+    # So that the VAD has no doubt about the cough.
+    house = await house({"desk": {"greeting_text": GREETING, "vad": {"confidence": 0.4}}})
+    trace = await place(house, (1.5, sound), hangs_up=at(7))
+    assert heard(house, trace) == [GREETING]
+    assert lost(trace) <= 0
+    # Silent within a moment of the first sound, and for no longer than it took to be sure.
+    pauses = np.flatnonzero(np.diff(np.flatnonzero(played(trace))) > 800)
+    assert len(pauses) == len(trace.stream.clears) == 1
+    found = house.event(trace, "false_interruption")
+    assert 0.2 <= found["spoken"] < 0.5
+    assert found["paused"] < 0.8
+    assert not {"interrupted", "turn_decided"} & {*house.names(trace)}
+    (session,) = long_winded.sessions
+    assert [request.say for request in session.requests] == [GREETING]
+
+
+async def test_a_slow_network_repeats_a_little_and_loses_nothing(house, long_winded):
+    house = await house({"desk": {"greeting_text": GREETING}})
+    word = speech(0.3, 0.35)
+    trace = await place(house, (1.5, word), hangs_up=at(8), network=Network(delay_ms=80))
+    assert heard(house, trace) == [GREETING]
+    assert len(trace.stream.clears) == 1
+    # There and back, and a frame or two.
+    assert -0.22 * PHONE_RATE < lost(trace) <= 0
+
+
+async def test_noise_that_is_no_voice_is_not_even_noticed(house, long_winded):
+    house = await house({"desk": {"greeting_text": GREETING}})
+    trace = await place(house, (1.0, hiss(0.3)), (2.0, hiss(1.0)), hangs_up=at(6))
+    assert heard(house, trace) == [GREETING]
+    assert len(played(trace)) / PHONE_RATE < 4.2
+    assert trace.stream.clears == []
+    assert "false_interruption" not in house.names(trace)
+
+
+async def test_a_shout_interrupts_and_only_what_was_heard_is_remembered(house, long_winded):
+    house = await house({"desk": {"greeting_text": GREETING}})
+    trace = await place(
+        house, (1.5, speech(0, 2)), hangs_up=lambda now, events: events.count("heard") == 2
+    )
+    cut = house.event(trace, "interrupted")
+    before = trace.stream.agent_audio[: trace.stream.clears[0] + FRAME]
+    phone_played = len(np.trim_zeros(before)) / PHONE_RATE
+    assert phone_played - 0.1 < cut["heard_seconds"] <= phone_played
+    assert heard(house, trace) == [cut["heard_text"], "An answer."]
+    assert GREETING.startswith(cut["heard_text"])
+    assert cut["heard_text"] != GREETING
+    assert "false_interruption" not in house.names(trace)
+    (session,) = long_winded.sessions
+    assert session.requests[1].heard_seconds == cut["heard_seconds"]
+
+
+async def test_a_short_answer_to_an_agent_who_has_finished_is_a_turn(house, long_winded):
+    house = await house({"desk": {"greeting_text": GREETING}})
+    trace = await place(
+        house, (4.6, speech(0.6, 0.45)), hangs_up=lambda now, events: events.count("heard") == 2
+    )
+    assert heard(house, trace) == [GREETING, "An answer."]
+    assert "false_interruption" not in house.names(trace)
+
+
+# ---- when nobody speaks
+
+
+async def test_silence_is_asked_about_twice_and_ends_with_a_goodbye(house, long_winded):
+    house = await house({"desk": {"greeting_text": "Hello.", "language": "en-GB"}})
+    trace = await place(house, hangs_up=never)
+    prompt, goodbye = ENGLISH.silence_prompt, ENGLISH.silence_goodbye
+    assert heard(house, trace) == ["Hello.", prompt, prompt, goodbye]
+    asked = seconds_of(house, trace, "silence_prompt")
+    assert [house.names(trace).count(name) for name in ("silence_prompt", "goodbye")] == [2, 1]
+    assert np.diff([0.6, *asked, *seconds_of(house, trace, "goodbye")]) == pytest.approx(
+        [8, 8.6, 8.6], abs=0.5
+    )
+    assert house.event(trace, "goodbye") == {"reason": "silence"}
+    assert house.event(trace, "call_ended") == {"cause": "silence"}
+    assert trace.cause is Cause.AGENT_HUNG_UP
+    assert trace.stream.unplayed == 0
+    assert house.nothing_left()
+
+
+async def test_a_key_is_as_good_as_a_word_against_silence(house, long_winded):
+    words = {"silence_prompt": "Hello?", "silence_goodbye": "Bye."}
+    desk = {"greeting_text": "Hi.", "turn_taking": {"silence_secs": 3, **words}}
+    house = await house({"desk": desk})
+    trace = await place(house, hangs_up=never, keys=[(5.5, "1")])
+    assert heard(house, trace) == ["Hi.", "Hello?", "Hello?", "Hello?", "Bye."]
+    prompts = [one for one in house.events(trace) if one["event"] == "silence_prompt"]
+    assert [one["number"] for one in prompts] == [1, 1, 2]
+
+
+# ---- when the time is up
+
+
+async def test_the_longest_call_ends_after_a_warning_in_a_gap_and_a_goodbye(house, long_winded):
+    limits = {"call_secs": 10, "warning_secs": 7}
+    desk = {"greeting_text": GREETING, "limits": limits, "goodbye": "Goodbye."}
+    house = await house({"desk": desk | {"turn_taking": {"time_warning": "Nearly over."}}})
+    trace = await place(house, hangs_up=never)
+    # The warning is due while the greeting is being said, and does not cut it.
+    (due,) = seconds_of(house, trace, "time_warning")
+    assert due == pytest.approx(3, abs=0.2)
+    assert house.event(trace, "time_warning") == {"seconds": 7}
+    assert heard(house, trace) == [GREETING, "Nearly over.", "Goodbye."]
+    assert house.event(trace, "goodbye") == {"reason": "time_limit"}
+    assert house.event(trace, "call_ended") == {"cause": "time_limit"}
+    assert trace.stream.unplayed == 0
+
+
+async def test_a_goodbye_is_heard_whole_whoever_talks_meanwhile(house, long_winded):
+    goodbye = "I have to end our call now, please call again tomorrow. Thank you, and goodbye."
+    desk = {"greeting_text": "Hello.", "goodbye": goodbye, "limits": {"call_secs": 3}}
+    house = await house({"desk": desk})
+    trace = await place(house, (3.5, speech(0, 2)), hangs_up=never)
+    assert heard(house, trace) == ["Hello.", goodbye]
+    assert not {"interrupted", "turn_decided"} & {*house.names(trace)}
+    assert house.event(trace, "call_ended") == {"cause": "time_limit"}
+    assert trace.stream.unplayed == 0
