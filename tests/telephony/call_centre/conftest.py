@@ -236,7 +236,7 @@ class House:
         """A call's events, once they are written."""
         assert self.records.flush()
         with closing(tail_of_call(self.records.settings.directory / "calls.db", call_sid)) as tail:
-            return [{"event": event.name, **event.fields} for event in tail.read()]
+            return [{"at": event.at, "event": event.name, **event.fields} for event in tail.read()]
 
     def events(self, trace):
         return self.of(trace.call_sid)

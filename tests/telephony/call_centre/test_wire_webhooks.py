@@ -108,7 +108,7 @@ async def test_plivos_own_library_signs_as_we_expect(open_house):
     assert (await ask(house, ("POST", "/wire/plivo", headers, fields)))[0] == 200
 
 
-async def test_a_socket_needs_the_token_of_its_call_and_once(far, open_house):
+async def test_a_socket_needs_the_token_of_its_call_and_once(far, open_house, eventually):
     house = await open_house(far)
     _, text = await ask(house, far.request(house.clock.now))
     path = far.address(text).removeprefix("wss://voice.example")
@@ -128,7 +128,7 @@ async def test_a_socket_needs_the_token_of_its_call_and_once(far, open_house):
         second = await begun(client, path)
         assert (await second.receive()).type is WSMsgType.CLOSE
         assert second.close_code == 1008
-        assert list(house.gateway.live) == [far.sid()]
+        await eventually(lambda: list(house.gateway.live) == [far.sid()])
         await first.close()
 
 
