@@ -47,6 +47,10 @@ class MaskedRecord:
             if secret:
                 self._secrets.append(plain)
 
+    def hides(self, text: str) -> bool:
+        """Whether a text has an entry in it."""
+        return _masked(text, self._typed) != text
+
     def event(self, name: str, /, **fields: JSON) -> None:
         """Pass an event on, masked."""
         hidden = self._secrets if name == _KEPT else self._typed

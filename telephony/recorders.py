@@ -9,12 +9,19 @@ from typing import Literal, Protocol
 from agent.events import CallObserver
 from telephony.line import PhoneLine
 from telephony.phone_settings import RecordingSettings
-from telephony.recording import CallRecording
+from telephony.recording import CallRecording, Side
 from telephony.rest import RestError, TwilioRest
 
 
 class Recorder(Protocol):
     """Records one call."""
+
+    @property
+    def seconds(self) -> float:
+        """How much has been recorded."""
+
+    def redact(self, side: Side, since: float, until: float) -> None:
+        """Silence what one side said, between two places in seconds."""
 
     async def pause(self) -> None:
         """Keep silence in place of what is said."""
@@ -33,6 +40,13 @@ class _Here:
     async def resume(self) -> None:
         self._recording.resume()
 
+    @property
+    def seconds(self) -> float:
+        return self._recording.seconds
+
+    def redact(self, side: Side, since: float, until: float) -> None:
+        self._recording.silence(side, since, until)
+
 
 class _AtTwilio:
     def __init__(self, rest: TwilioRest, account_sid: str, call_sid: str, observer: CallObserver):
@@ -40,6 +54,14 @@ class _AtTwilio:
         self._account_sid = account_sid
         self._call_sid = call_sid
         self._observer = observer
+        self._told = False
+        self.seconds = 0.0
+
+    def redact(self, side: Side, since: float, until: float) -> None:
+        if not self._told:
+            self._told = True
+            message = "recording at Twilio: what is private cannot be silenced there"
+            self._observer.event("error", message=message)
 
     async def pause(self) -> None:
         try:

@@ -13,6 +13,7 @@ import os
 import wave
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from loguru import logger
@@ -28,6 +29,9 @@ _LONGEST_HOLE = 30 * SAMPLE_RATE
 """What is missing of the caller's sound is filled with silence up to so much."""
 _MOST_WAITING = 30
 """Seconds that may wait for a slow disk."""
+
+
+Side = Literal["caller", "agent"]
 
 
 class CallRecording:
@@ -61,6 +65,8 @@ class CallRecording:
         self._file.setframerate(SAMPLE_RATE)
         self._file.writeframes(b"")
         self._raw.flush()
+        self._begins = self._raw.tell()
+        self._holes: list[tuple[int, int, int]] = []
         self._caller = bytearray()
         self._agent = bytearray()
         self._to_play = bytearray()
@@ -102,6 +108,25 @@ class CallRecording:
     def resume(self) -> None:
         """Write both sides again."""
         self.paused = False
+
+    def silence(self, side: Side, since: float, until: float) -> None:
+        """Put silence in the place of what one side said, wherever that is by now.
+
+        Args:
+            side: Which.
+            since: From here on, in seconds.
+            until: Up to here.
+        """
+        start, stop = (
+            min(self._position, max(0, round(seconds * SAMPLE_RATE))) for seconds in (since, until)
+        )
+        waiting = self._caller if side == "caller" else self._agent
+        written = self._position - len(waiting)
+        if stop > written:
+            first = max(start, written) - written
+            waiting[first : stop - written] = _SILENCE * (stop - written - first)
+        if start < written:
+            self._holes.append((0 if side == "caller" else 1, start, min(stop, written)))
 
     async def close(self) -> None:
         """Write what is left, and close the file."""
@@ -147,9 +172,27 @@ class CallRecording:
         # The header is right again after every call of this.
         self._file.writeframes(sides.astype("<i2").tobytes())
         self._raw.flush()
+        self._silence_holes()
+
+    def _silence_holes(self) -> None:
+        descriptor = self._raw.fileno()
+        end = os.fstat(descriptor).st_size
+        for hole in list(self._holes):
+            side, start, stop = hole
+            first, last = (self._begins + 4 * sample for sample in (start, stop))
+            if last > end:
+                # What was handed over before is not there yet.
+                continue
+            sides = np.frombuffer(os.pread(descriptor, last - first, first), "<i2").reshape(-1, 2)
+            silenced = sides.copy()
+            silenced[:, side] = 0
+            os.pwrite(descriptor, silenced.tobytes(), first)
+            self._holes.remove(hole)
 
     def _close(self) -> None:
         try:
+            self._raw.flush()
+            self._silence_holes()
             self._file.close()
         finally:
             self._raw.close()

@@ -6,6 +6,7 @@ from collections.abc import Awaitable
 
 from loguru import logger
 
+from agent.events import CallObserver
 from agent.tools.call import PhoneError
 from telephony.agents import Agent
 from telephony.clock import Clock
@@ -15,6 +16,7 @@ from telephony.line import EndCause, PhoneLine
 from telephony.masking import MaskedRecord
 from telephony.recorders import Recorder
 from telephony.records import CallRecorder
+from telephony.sound_redaction import SoundRedaction
 from telephony.transcript import Transcript
 from telephony.transfers import Transfers
 from telephony.transport import PhoneTransport
@@ -58,7 +60,12 @@ class Telephone:
         self._transfers = transfers
         self._recorder = recorder
         self._transcript = Transcript(record)
-        self._masked = self.observer = MaskedRecord(self._transcript)
+        self._masked = MaskedRecord(self._transcript)
+        self.observer: CallObserver = self._masked
+        if recorder is not None:
+            self.observer = SoundRedaction(
+                self._masked, agent.redaction, self._masked.hides, recorder
+            )
         self._handover = Handover(settings.handover)
         self._pauses = 0
         self._keypad = Keypad(

@@ -136,3 +136,26 @@ async def test_nobody_else_may_read_it_and_nothing_is_overwritten(tape):
     with pytest.raises(FileExistsError):
         CallRecording(tape.path)
     await tape.close()
+
+
+async def test_what_was_said_can_be_silenced_afterwards(tape):
+    tape.agent(sound(8000, 400))
+    tape.run(400)
+    tape.silence("caller", 1.0, 2.0)
+    tape.silence("agent", 7.0, 7.9)
+    tape.silence("caller", 7.5, 99.0)
+    tape.run(25)
+    caller, agent = await sides(tape)
+    silent = [*range(8000, 16000), *range(60_000, 64_000)]
+    assert np.flatnonzero(caller == 0).tolist() == silent
+    assert np.flatnonzero(agent[:64_000] == 0).tolist() == list(range(56_000, 63_200))
+    assert len(caller) == 425 * 160
+
+
+async def test_what_is_on_its_way_to_the_disk_can_be_silenced_too(tape):
+    tape.run(50)
+    await asyncio.sleep(0)
+    tape.run(500)
+    tape.silence("caller", 0.0, 10.0)
+    caller, _ = await sides(tape)
+    assert np.flatnonzero(caller).tolist() == list(range(80_000, 550 * 160))

@@ -100,8 +100,10 @@ async def answering(clock, tmp_path, models, tone, unused_tcp_port):
 
     async with AsyncExitStack() as stack:
 
-        async def start(script, tools=(), transfer="twiml", **phone) -> Centre:
-            agent = Agent.model_validate({"tools": list(tools), "phone": phone})
+        async def start(script, tools=(), transfer="twiml", redact=(), **phone) -> Centre:
+            agent = Agent.model_validate(
+                {"tools": list(tools), "phone": phone, "redact": list(redact)}
+            )
             session = Session(script, tone)
 
             async def answer(transport, call):
@@ -195,6 +197,20 @@ async def test_a_recording_holds_both_sides_and_pauses_for_digits(answering, tmp
     assert abs(last - np.flatnonzero(phone)[-1]) <= 800
     names = [name for name in line.names() if name.startswith("recording_")]
     assert names == [f"recording_{what}" for what in ("paused", "resumed", "ended")]
+
+
+async def test_what_is_masked_in_the_record_is_not_in_the_sound(answering, tmp_path):
+    script = [Says(2.0, text="Your number is four seven one nine two."), Says(2.0)]
+    line = await answering(script, redact=["digits"], recording={"directory": str(tmp_path)})
+    trace = await line.typed({6.0: "1"}, answers=2)
+    assert [one["text"] for one in line.of("heard")] == ["Your number is [digits].", "words"]
+    audio, rate = soundfile.read(line.of("recording")[0]["path"], dtype="int16")
+    phone = np.flatnonzero(trace.stream.agent_audio)
+    (kept,) = np.flatnonzero(np.diff(phone) > rate // 2) + 1
+    loud = np.flatnonzero(audio[:, 1])
+    # Of the two answers that the phone played, the recording has the second.
+    assert abs(loud[0] - phone[kept]) <= 800
+    assert abs(loud[-1] - phone[-1]) <= 800
 
 
 async def test_twilio_records_and_pauses_for_digits(answering):

@@ -41,10 +41,11 @@ DATA = Path(__file__).parents[2] / "data"
 
 @dataclass
 class Says:
-    """An answer of the scripted model: seconds of tone, and the tool it calls."""
+    """An answer of the scripted model: seconds of tone, the tool it calls, and the words."""
 
     seconds: float = 0.0
     calls: str = ""
+    text: str = "words"
 
 
 class Session:
@@ -67,7 +68,7 @@ class Session:
         assert request is not None
         self.requests.append(request)
         says = Says(1.0) if request.say else self._script.popleft()
-        yield AnswerChunk(0, "words", SILENCE, False, {})
+        yield AnswerChunk(0, says.text, SILENCE, False, {})
         audio = self._tone(says.seconds, AGENT_RATE, 440.0) if says.seconds else SILENCE
         yield AnswerChunk(1, "", audio, True, {}, says.calls)
 
