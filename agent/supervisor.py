@@ -74,7 +74,8 @@ class Supervisor:
             # A start that failed has left none.
             await self._start()
         replica = Replica(self._server.url)
-        freezing = asyncio.create_task(self._end_frozen(replica))
+        freezing = asyncio.create_task(self._end_frozen(replica), name="frozen processes")
+        freezing.add_done_callback(_tell_failure)
         try:
             while self._server.running:
                 await asyncio.sleep(_LOOK_SECONDS)
@@ -132,6 +133,11 @@ class Supervisor:
 
     def _stubs(self, model: str) -> list[int]:
         return [] if self._server.pid is None else stub_processes(self._server.pid, model)
+
+
+def _tell_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        logger.opt(exception=task.exception()).error("The supervisor watches no more")
 
 
 def stub_processes(server: int, model: str) -> list[int]:
