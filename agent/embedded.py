@@ -16,6 +16,7 @@ import socket
 import sys
 import sysconfig
 import tempfile
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -64,6 +65,9 @@ class EmbeddedServer:
             server starts; states are ``"loading"``, ``"ready"`` and ``"failed"``.
         start_timeout: Seconds until every model must be ready.
         log_file: Where the server writes its log; a temporary file when not given.
+
+    Attributes:
+        start_seconds: How long the last start took.
     """
 
     def __init__(
@@ -92,6 +96,7 @@ class EmbeddedServer:
         self._log_file = Path(log_file).resolve() if log_file else None
         self._workspace: Path | None = None
         self._process: asyncio.subprocess.Process | None = None
+        self.start_seconds = 0.0
         self._states: dict[str, str] = {}
         self._shm_prefix = f"{_PREFIX}{os.getpid()}_{id(self):x}_"
 
@@ -159,11 +164,13 @@ class EmbeddedServer:
             if port is not None:
                 _require_free(port)
         _sweep()
+        began = time.monotonic()
         self._workspace = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}_"))
         try:
             await self._launch()
             async with asyncio.timeout(self._start_timeout):
                 await self._load()
+            self.start_seconds = time.monotonic() - began
         except BaseException as error:
             tail = self.log_tail()
             await self.stop()

@@ -77,8 +77,13 @@ class Engine(Protocol):
     def session(self) -> SpeechSession:
         """A new conversation."""
 
-    async def problem(self, session: SpeechSession) -> str | None:
-        """Why the engine cannot go on with a session; None where it shows signs of life."""
+    async def problem(self, session: SpeechSession, known: bool) -> str | None:
+        """Why the engine cannot go on with a session; None where it shows signs of life.
+
+        Args:
+            session: The session.
+            known: It has answered on it: an engine without its history is another one.
+        """
 
     async def rebuild(self, turns: Sequence[PastTurn]) -> tuple[SpeechSession, str]:
         """A session that knows what was said before, and where it is now.

@@ -316,7 +316,7 @@ class LastingSession:
             if early > 0:
                 await self._clock.sleep(early)
                 continue
-            problem = await self._engine.problem(inner)
+            problem = await self._engine.problem(inner, self._known)
             if problem is not None:
                 received.put_nowait(EngineUnavailable(problem))
                 return

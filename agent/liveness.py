@@ -15,6 +15,7 @@ from agent.replica import (
     NO_AUDIO,
     NO_TOKENS,
     TOKENIZER,
+    EngineUnavailable,
     Replica,
     Tensors,
     flag,
@@ -79,6 +80,23 @@ async def problem(replica: Replica, seconds: float) -> str | None:
         # A process that dies at the wrong moment has its request cancelled.
         if isinstance(result, BaseException) and replica.heard.get(model, began) <= began:
             return str(result) or f"model {model}: {type(result).__name__}"
+    return None
+
+
+async def forgotten(replica: Replica, session: str, seconds: float) -> str | None:
+    """Why a replica does not have a session any more that it had; None where it has it.
+
+    A model whose process was started again lives, but what it was asked before it will not answer.
+    """
+    asked = {
+        "SESSION": string(session),
+        "TOKENS": NO_TOKENS,
+        "REQUEST": string(TurnRequest(decoded=0, goes_on=True).to_json()),
+    }
+    try:
+        await replica.infer_decoupled(LANGUAGE_MODEL, asked, seconds, "probe")
+    except EngineUnavailable as error:
+        return str(error)
     return None
 
 

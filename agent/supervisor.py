@@ -26,6 +26,8 @@ _ASK_SECONDS = 1.0
 _LOAD_SECONDS = 300.0
 _WAIT_SECONDS = 5.0
 """After a start that failed, before the next."""
+_LEAST_START_SECONDS = 45.0
+"""So long a start may take, or four times as long as the first one took."""
 _MODELS = (TOKENIZER, LANGUAGE_MODEL, DECODER)
 
 
@@ -92,7 +94,11 @@ class Supervisor:
     async def _start(self) -> None:
         began = time.monotonic()
         await self._server.stop()
-        await self._server.start()
+        try:
+            async with asyncio.timeout(max(_LEAST_START_SECONDS, 4 * self._server.start_seconds)):
+                await self._server.start()
+        except TimeoutError as error:
+            raise EmbeddedServerError("tritonserver: takes far longer than before") from error
         self._progress(f"tritonserver started again after {time.monotonic() - began:.1f} s")
 
     async def _load(self, model: str) -> None:
@@ -112,15 +118,21 @@ class Supervisor:
 
     async def _end_frozen(self, replica: Replica) -> None:
         """Kill what has shown no life for too long; then it is as if it had died."""
+        since: float | None = None
         while True:
             await asyncio.sleep(_ASK_SECONDS)
             began = time.monotonic()
             found = await problem(replica, self._frozen_secs)
-            silent = time.monotonic() - began >= self._frozen_secs
-            # What has died fails at once, and a model that is being loaded has a reason.
-            if found is not None and silent and self._loaded < began and all(self._all_stubs()):
+            # What has died or is being loaded has a reason, and is being seen to.
+            if found is None or self._loaded >= began or not all(self._all_stubs()):
+                since = None
+                continue
+            # The server may notice a stopped process itself, and say so at once, again and again.
+            since = began if since is None else since
+            if time.monotonic() - since >= self._frozen_secs:
                 logger.bind(error=found).error("The engine shows no life: it is killed")
                 self._kill()
+                since = None
 
     def _kill(self) -> None:
         """End the server and its models' processes: one that hangs can hang the others."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from agent.conversation import SpeechSession
 from agent.failure_settings import FailureSettings
-from agent.liveness import problem
+from agent.liveness import forgotten, problem
 from agent.past import PastTurn
 from agent.replica import (
     LANGUAGE_MODEL,
@@ -42,10 +42,13 @@ class TritonEngine:
         """A new conversation."""
         return self._client.session()
 
-    async def problem(self, session: SpeechSession) -> str | None:
+    async def problem(self, session: SpeechSession, known: bool) -> str | None:
         """Why the replica cannot go on with a session; None where it shows signs of life."""
         url = session.url if isinstance(session, VoiceSession) else None
-        return await self._problem(url or self._client.candidates()[0])
+        found = await self._problem(url or self._client.candidates()[0])
+        if found is None and known and url is not None and isinstance(session, VoiceSession):
+            found = await forgotten(self._client.replica(url), session.id, self._timeout)
+        return found
 
     async def rebuild(self, turns: Sequence[PastTurn]) -> tuple[SpeechSession, str]:
         """A session that knows what was said before, on the first replica that lives; its URL.

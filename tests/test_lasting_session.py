@@ -115,7 +115,7 @@ class Engine:
         self.sessions.append(Inner(self))
         return self.sessions[-1]
 
-    async def problem(self, session):
+    async def problem(self, session, known):
         self.probed.append(self.clock.now)
         return self.dead
 

@@ -124,6 +124,10 @@ class AnsweringThread:
         """
         self._commands.put(lambda: self._stop(session, answer, request, done))
 
+    def holds(self, session: str) -> bool:
+        """Whether there is a session of this name."""
+        return self._engine.holds(session)
+
     def credit(self, session: str, answer: str, decoded: int) -> None:
         """Tell the engine how many speech tokens of an answer have become audio."""
         self._commands.put(lambda: self._credit(session, answer, decoded))

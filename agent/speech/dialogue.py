@@ -147,6 +147,9 @@ class DialogueWriter:
             system = self.prompt.default_system("text" if request.typed else "speech")
         turns.append(turn)
         room = min(max(request.max_new_tokens, self._interleave.text), self._longest // 2)
+        if turn.answer:
+            # It needs no room any more.
+            room = 0
         for first in range(len(turns)):
             fitting = Dialogue(system, tuple(turns[first:]))
             if len(self.ids(fitting)) + room <= self._longest:

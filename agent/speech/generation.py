@@ -107,6 +107,10 @@ class GenerationEngine:
         """Whether :meth:`step` has nothing to do until something else is called."""
         return not self._outbox and not any(map(self._runnable, self._sessions.values()))
 
+    def holds(self, session: str) -> bool:
+        """Whether there is a session of this name; may be asked from any thread."""
+        return session in self._sessions
+
     @property
     def sessions(self) -> int:
         """Conversations held."""

@@ -74,7 +74,7 @@ class FailingEngine(Engine):
             raise EngineUnavailable("the model has died")
         await session.stopped.wait()
 
-    async def problem(self, session):
+    async def problem(self, session, known):
         if self.died is None:
             return None
         await self.clock.sleep(1.0)

@@ -59,6 +59,8 @@ class TritonPythonModel:
                 session, answer, turn_request, lambda: reply.send(*done, last=True)
             )
         elif turn_request.decoded is not None:
+            if turn_request.goes_on and not self._answering.holds(session):
+                raise ValueError(f"session {session!r} is not held here (any more)")
             self._answering.credit(session, answer, turn_request.decoded)
             reply.send(*done, last=True)
         elif turn_request.listen:
