@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import multiprocessing
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from aiohttp import ClientError, ClientSession
+from loguru import logger
 
 from agent.bench.bench import Bench
 from agent.bench.gateway_price import Gateway
@@ -53,10 +55,14 @@ async def _measure(
     bench.progress(f"isolation, {seconds:g} s alone")
     alone = await _load(target, seconds)
     bench.progress(f"isolation, {seconds:g} s beside three that misbehave")
-    bad = asyncio.create_task(_misbehave(target, seconds))
-    beside = await _load(target, seconds)
-    bad.cancel()
-    await asyncio.gather(bad, return_exceptions=True)
+    # In a process of its own: a flood must not make the other callers late.
+    bad = multiprocessing.get_context("spawn").Process(target=_misbehaving, args=(target, seconds))
+    bad.start()
+    try:
+        beside = await _load(target, seconds)
+    finally:
+        bad.terminate()
+        bad.join()
     held = []
     for count in (few, many - few):
         bench.progress(f"isolation, {count} short calls")
@@ -119,6 +125,11 @@ async def _short_calls(target: Target, count: int) -> None:
                 twilio.calls.pop(trace.call_sid, None)
 
         await asyncio.gather(*(call() for _ in range(count)))
+
+
+def _misbehaving(target: Target, seconds: float) -> None:
+    logger.remove()
+    asyncio.run(_misbehave(target, seconds))
 
 
 async def _misbehave(target: Target, seconds: float) -> None:

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pytest_asyncio
-import soundfile
 import torch
 import tritonclient.grpc.aio as grpcclient
 
@@ -26,6 +25,7 @@ from agent.serving.parameters import ModelParameters
 from agent.speech import LanguageModel, SpeechDecoder, SpeechTokenizer
 from agent.speech.generation import GenerationEngine
 from agent.speech.request import TurnRequest
+from agent.supervisor import stub_processes
 from agent.triton import VoiceClient
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -34,20 +34,6 @@ GREEDY = TurnRequest(temperature=0.0, max_new_tokens=50)
 # Many speech tokens, whatever the random weights would say.
 LONG = TurnRequest(temperature=0.0, max_new_tokens=1000, say="one two three four " * 15)
 LEAD_LIMIT = 40
-
-
-@pytest.fixture(scope="module")
-def checkpoint(goldens: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("checkpoint")
-    for name in ("speech_tokenizer", "language_model"):
-        (directory / name).symlink_to(goldens / name)
-    decoder = directory / "speech_decoder"
-    decoder.mkdir()
-    for name in ("flow.pt", "hift.pt"):
-        (decoder / name).symlink_to(goldens / "speech_decoder" / name)
-    config = (goldens / "speech_decoder/config.yaml").read_text()
-    (decoder / "config.yaml").write_text(f"{config}\ndecoding:\n  steps: 2\n")
-    return directory
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -70,12 +56,6 @@ async def replica(server):
     replica = Replica(server.url)
     yield replica
     await replica.close()
-
-
-@pytest.fixture(scope="module")
-def speech(goldens) -> np.ndarray:
-    samples, _ = soundfile.read(goldens / "wav/speech_5s.flac", dtype="float32")
-    return samples
 
 
 @pytest.fixture(scope="module")
@@ -432,18 +412,9 @@ async def test_the_configs_name_known_parameters():
         ModelParameters.read({"name": config.parent.name, "parameters": found}, {})
 
 
-def stub_of(server, model: str) -> int:
-    """Process id of a model's stub."""
-    children = Path(f"/proc/{server.pid}/task").glob("*/children")
-    for pid in {pid for path in children for pid in path.read_text().split()}:
-        if model in Path(f"/proc/{pid}/cmdline").read_text():
-            return int(pid)
-    raise AssertionError(f"no stub of {model}")
-
-
 async def test_ready_notices_a_killed_model_though_triton_stays_well(client, server):
     """The last test of the module: the model stays dead."""
-    os.kill(stub_of(server, "speech_decoder"), signal.SIGKILL)
+    os.kill(stub_processes(server.pid, "speech_decoder")[0], signal.SIGKILL)
     health = grpcclient.InferenceServerClient(server.url)
     assert await health.is_server_ready()
     assert await health.is_model_ready("speech_decoder")

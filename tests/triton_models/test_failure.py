@@ -7,12 +7,10 @@ import asyncio
 import os
 import signal
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import pytest_asyncio
-import soundfile
 
 from agent.embedded import EmbeddedServer
 from agent.failure import FailureWords, Spoken
@@ -37,20 +35,6 @@ FAREWELL = Spoken("Goodbye.", np.ones(4410, np.int16))
 SETTINGS = FailureSettings(probe_timeout=5, recovery_timeout=300, frozen_secs=8)
 
 
-@pytest.fixture(scope="module")
-def checkpoint(goldens: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("checkpoint")
-    for name in ("speech_tokenizer", "language_model"):
-        (directory / name).symlink_to(goldens / name)
-    decoder = directory / "speech_decoder"
-    decoder.mkdir()
-    for name in ("flow.pt", "hift.pt"):
-        (decoder / name).symlink_to(goldens / "speech_decoder" / name)
-    config = (goldens / "speech_decoder/config.yaml").read_text()
-    (decoder / "config.yaml").write_text(f"{config}\ndecoding:\n  steps: 2\n")
-    return directory
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def server(checkpoint):
     async with (
@@ -65,12 +49,6 @@ async def engine(server):
     client = VoiceClient([server.url], chunk_timeout=60, first_chunk_timeout=60)
     yield TritonEngine(client, SETTINGS)
     await client.close()
-
-
-@pytest.fixture(scope="module")
-def speech(goldens) -> np.ndarray:
-    samples, _ = soundfile.read(goldens / "wav/speech_5s.flac", dtype="float32")
-    return samples
 
 
 @pytest.fixture(scope="module")
