@@ -55,7 +55,6 @@ _LARGEST_BODY = 64 * 1024
 _LARGEST_MESSAGE = 64 * 1024
 _PING_SECONDS = 15.0
 _SHUTDOWN_SECONDS = 5.0
-_OVER = frozenset({"completed", "busy", "failed", "no-answer", "canceled"})
 
 
 @dataclass(frozen=True)
@@ -248,14 +247,18 @@ async def _voice(request: web.Request) -> web.Response:
     gateway = request.app[GATEWAY]
     form = await signed_form(request)
     number = _call_sid(form), form.get("To", ""), form.get("From", "")
-    return twiml_response(await gateway.reception.receive(*number, form.get("AccountSid", "")))
+    return webhooks.twiml_response(
+        await gateway.reception.receive(*number, form.get("AccountSid", ""))
+    )
 
 
 async def _forwarded(request: web.Request) -> web.Response:
     gateway = request.app[GATEWAY]
     form = await signed_form(request)
     status = form.get("DialCallStatus", "")
-    return twiml_response(gateway.reception.forwarded(_call_sid(form), form.get("To", ""), status))
+    return webhooks.twiml_response(
+        gateway.reception.forwarded(_call_sid(form), form.get("To", ""), status)
+    )
 
 
 async def _status(request: web.Request) -> web.Response:
@@ -264,7 +267,7 @@ async def _status(request: web.Request) -> web.Response:
     call_sid = form.get("CallSid", "")
     if form.get("StreamEvent") == "stream-error":
         logger.bind(call_sid=call_sid).warning("Twilio reports an error of the stream")
-    if form.get("CallStatus") in _OVER:
+    if form.get("CallStatus") in webhooks.CALL_OVER:
         await call_over(gateway, call_sid)
     return web.Response(status=204)
 
@@ -439,8 +442,3 @@ def _call_sid(form: Mapping[str, str]) -> str:
     if not call_sid:
         raise web.HTTPBadRequest(text="CallSid: expected the call's identifier\n")
     return call_sid
-
-
-def twiml_response(text: str) -> web.Response:
-    """An answer that Twilio executes."""
-    return web.Response(text=text, content_type="text/xml")

@@ -14,11 +14,11 @@ from aiohttp import web
 from loguru import logger
 
 from agent.events import JSON
+from telephony import webhooks
 from telephony.transfers import Transfers
 
 SignedForm = Callable[[web.Request], Awaitable[Mapping[str, str]]]
 """The fields of a form that Twilio signed; refuses others."""
-_OVER = frozenset({"completed", "busy", "failed", "no-answer", "canceled"})
 
 Note = Callable[..., bool]
 """Adds an event to a call's record: its SID, the name, the fields; false: no call of ours."""
@@ -38,15 +38,15 @@ def add_transfer_routes(
 
     async def next_(request: web.Request) -> web.Response:
         form = await signed(request)
-        return _twiml(transfers.next_twiml(form.get("CallSid", "")))
+        return webhooks.twiml_response(transfers.next_twiml(form.get("CallSid", "")))
 
     async def ready(request: web.Request) -> web.Response:
         await signed(request)
-        return _twiml(transfers.ready(request.match_info["key"]))
+        return webhooks.twiml_response(transfers.ready(request.match_info["key"]))
 
     async def status(request: web.Request) -> web.Response:
         told = (await signed(request)).get("CallStatus", "")
-        if told in _OVER:
+        if told in webhooks.CALL_OVER:
             transfers.over(request.match_info["key"], told)
         return web.Response(status=204)
 
@@ -66,7 +66,3 @@ def add_transfer_routes(
     app.router.add_post("/transfer/{key}/ready", ready)
     app.router.add_post("/transfer/{key}/status", status)
     app.router.add_post("/recording", recording)
-
-
-def _twiml(text: str) -> web.Response:
-    return web.Response(text=text, content_type="text/xml")

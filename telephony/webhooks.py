@@ -22,6 +22,9 @@ from twilio.twiml.voice_response import (
 SIGNATURE_HEADER = "X-Twilio-Signature"
 TOKEN_PARAMETER = "token"
 
+CALL_OVER = frozenset({"completed", "busy", "failed", "no-answer", "canceled"})
+"""Values of Twilio's CallStatus after which a call does nothing more."""
+
 
 class SignatureCheck:
     """Tells whether a request is signed by the account's auth token.
@@ -61,6 +64,11 @@ class SignatureCheck:
             raise web.HTTPForbidden(
                 text=f"{SIGNATURE_HEADER} does not match the request's public URL and parameters\n"
             )
+
+
+def twiml_response(text: str) -> web.Response:
+    """An answer that Twilio executes."""
+    return web.Response(text=text, content_type="text/xml")
 
 
 def websocket_url(public_base_url: str, path: str) -> str:

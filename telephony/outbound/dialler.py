@@ -25,7 +25,6 @@ from telephony.rest import Detection, NewCall, RestError
 from telephony.server import Gateway, call_over
 from telephony.switchboard import LineBusyError
 
-_OVER = frozenset({"completed", "busy", "failed", "no-answer", "canceled"})
 _SPARE_SECONDS = 90.0
 """Beyond the ringing, for detection and for Twilio to ask: so long a place is kept."""
 _KEPT = 10_000
@@ -222,7 +221,7 @@ class Dialler:
         call_sid = form.get("CallSid", "")
         self._is(call, call_sid)
         call.status = form.get("CallStatus", call.status)
-        if call.status not in _OVER:
+        if call.status not in webhooks.CALL_OVER:
             return
         self._gateway.switchboard.release(key)
         await call_over(self._gateway, call_sid)

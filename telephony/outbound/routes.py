@@ -26,7 +26,8 @@ from agent.section import Section
 from telephony.operators import operators_only
 from telephony.outbound.call_list import Entry
 from telephony.outbound.dialler import Dialler, DialRefusedError
-from telephony.server import GATEWAY, signed_form, twiml_response
+from telephony.server import GATEWAY, signed_form
+from telephony.webhooks import twiml_response
 
 _STATUS = {
     "invalid": 400,
