@@ -243,6 +243,14 @@ class Conversations:
         """One scene of each kind, its callers heard in one of the takes each."""
         return [self._call(takes, rng), self._dictation(takes, rng), self._reading(rng)]
 
+    def overhear(
+        self, takes: Sequence[Takes], count: int, rng: np.random.Generator
+    ) -> Iterator[tuple[list[int], int]]:
+        """So many callers' utterances: their ids, noisy, and corpus indices."""
+        for _ in range(count):
+            index, _ = self._words[rng.integers(len(self._words))]
+            yield self._tokenizer.speech_ids(self._noisy(takes, index, rng)), index
+
     def judged(
         self, questions: Iterable[tuple[Codes, Intent]], language: Language, tools: bool
     ) -> list[Scene]:

@@ -1,4 +1,4 @@
-"""Trains the nano language model on the line's conversations.
+"""Trains the nano language model: first to hear words, then on the line's conversations.
 
 The callers are tokenised again and again over random phone lines, once before the training and the
 rest beside it, by a process of its own (``glm-voice train language-model --hear``).
@@ -6,17 +6,21 @@ rest beside it, by a process of its own (``glm-voice train language-model --hear
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from agent.evaluation.text import Language
 from agent.speech.language_model import LanguageModel
 from agent.speech.text_tokenizer import TextTokenizer
 from agent.speech.tokenizer import SpeechTokenizer
+from agent.training import listening
 from agent.training.conversations import (
     Conversations,
     Scene,
@@ -37,6 +41,8 @@ from agent.training.language_model_layout import (
 )
 from agent.training.line import NEUTRAL, Line
 from agent.training.loop import Average, Loop, parameter_count
+from agent.training.muon import named, optimizers
+from agent.training.tokenizer_data import spell
 from agent.training.tuning import add_dropout
 
 
@@ -200,21 +206,20 @@ class Recipe:
         liken_codes(model, self._tokenizer.encoder.codebook.weight.detach(), settings.seed)
         model.to(settings.device)
         add_dropout(model, settings.dropout)
+        conversations = self._conversations(model.text_tokenizer, Takes(self.out / "spoken.npz"))
+        held_out = Takes(self.out / "held_out.npz")
+        print(f"{parameter_count([model]):,} parameters", flush=True)
+        if not (self.out / "last.pt").is_file():
+            self._listen(model, conversations, held_out)
         average = Average(model, settings.average)
-        optimizer = torch.optim.AdamW(
-            model.parameters(),
-            lr=settings.learning_rate,
-            betas=(0.9, 0.98),
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
-        parts = {"model": model, "optimizer": optimizer, "average": average}
+        blocks: Any = model.transformer["encoder"]
+        others = [p for name, p in model.named_parameters() if ".encoder." not in name]
+        using = optimizers(blocks, others, settings.learning_rate, settings.weight_decay)
+        parts = {"model": model, "average": average, **named(using)}
         loop = Loop(
             self.out, settings.steps, settings.learning_rate, parts, settings.seed, settings.warmup
         )
-        conversations = self._conversations(model.text_tokenizer, Takes(self.out / "spoken.npz"))
-        scenes = self._judged(conversations, Takes(self.out / "held_out.npz"))
-        print(f"{parameter_count([model]):,} parameters", flush=True)
+        scenes = self._judged(conversations, held_out)
         averaged = fresh_model(self.layout, settings.seed).to(settings.device)
         takes = self.takes()
         sums = torch.zeros(2)
@@ -225,7 +230,7 @@ class Recipe:
             with sdpa_kernel(SDPBackend.MATH):
                 with torch.autocast(model.device.type, torch.bfloat16, enabled=settings.bfloat16):
                     found = losses(model, batch, settings.text_weight)
-                loop.advance(optimizer, found.together)
+                loop.advance(using, found.together)
             average.update(model, loop.step)
             sums += torch.stack([found.text, found.speech]).cpu()
             if loop.step % settings.report_every == 0:
@@ -241,6 +246,35 @@ class Recipe:
         loop.save()
         if to:
             write_weights(average.values, model.config, self.layout, to)
+
+    def _listen(self, model: LanguageModel, conversations: Conversations, held_out: Takes) -> None:
+        settings, corpus, takes = self.settings, self.corpus, self.takes()
+
+        def heard(ids: list[int], index: int) -> listening.Utterance:
+            language: Language = "zh" if corpus.field(index, "language") == "zh" else "en"
+            return ids, spell(corpus.text(index), language)
+
+        def draw(count: int, rng: np.random.Generator) -> Iterator[listening.Utterance]:
+            return itertools.starmap(heard, conversations.overhear(takes, count, rng))
+
+        judged = {
+            language: [
+                heard(model.text_tokenizer.speech_ids(held_out[index].tolist()), index)
+                for index in held_out.indices
+                if corpus.field(index, "language") == language
+            ]
+            for language in self.lines
+        }
+        listening.learn(
+            model,
+            settings.listening,
+            draw,
+            {name: some for name, some in judged.items() if some},
+            self.out / "listening",
+            settings.weight_decay,
+            settings.judge_every,
+            settings.seed,
+        )
 
     def _judged(self, conversations: Conversations, heard: Takes) -> dict[str, list[Scene]]:
         """Held-out questions by language, and those that need a tool."""

@@ -22,6 +22,7 @@ from agent.training import byte_pairs
 from agent.training.conversations import Mixture
 from agent.training.data import Corpus
 from agent.training.line import Line
+from agent.training.listening import Settings as Listening
 from agent.training.recipe import Section
 
 # Of the speech ids' first vectors; twice that of others, lest training soon forgets them.
@@ -54,6 +55,7 @@ class Settings(Sizes):
     lines: list[Path]
     takes: int
     first_takes: int
+    listening: Listening
     mixture: Mixture
     steps: int
     learning_rate: float

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer]
+"""One, or several that share a network's parameters."""
 
 SAVE_EVERY = 120.0
 """Seconds between two saves of a training."""
@@ -86,20 +89,23 @@ class Loop:
         progress = min(1.0, (self.step - self.warmup) / max(1, self.steps - self.warmup))
         return self.lr * (self.last + (1 - self.last) * 0.5 * (1 + math.cos(math.pi * progress)))
 
-    def advance(self, optimizer: torch.optim.Optimizer, loss: Tensor, clip: float = 1.0) -> None:
+    def advance(self, optimizer: Optimizers, loss: Tensor, clip: float = 1.0) -> None:
         """Finish a step: update on ``loss`` and count."""
         self.update(optimizer, loss, clip)
         self.step += 1
 
-    def update(self, optimizer: torch.optim.Optimizer, loss: Tensor, clip: float = 1.0) -> None:
+    def update(self, optimizer: Optimizers, loss: Tensor, clip: float = 1.0) -> None:
         """One optimiser step on ``loss`` at the scheduled rate, with the gradient clipped."""
-        for group in optimizer.param_groups:
+        using = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else optimizer
+        groups = [group for one in using for group in one.param_groups]
+        for group in groups:
             group["lr"] = self.rate()
-        optimizer.zero_grad(set_to_none=True)
+        for one in using:
+            one.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        nn.utils.clip_grad_norm_(parameters, clip)
-        optimizer.step()
+        nn.utils.clip_grad_norm_([p for group in groups for p in group["params"]], clip)
+        for one in using:
+            one.step()
 
     def save(self) -> None:
         """Write ``last.pt``; a kill while writing leaves the previous one."""

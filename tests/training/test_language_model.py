@@ -62,6 +62,7 @@ def settings(**changes):
         "takes": 1,
         "first_takes": 1,
         "lines": ["en.yaml", "zh.yaml"],
+        "listening": {"blocks": 1, "steps": 4, "utterances": 3, "learning_rate": 3e-3, "warmup": 2},
         "mixture": MIXTURE,
         "steps": 6,
         "learning_rate": 3e-3,
@@ -238,14 +239,18 @@ def test_trained_checkpoint_cannot_be_loaded_or_is_not_the_average(recipe, tmp_p
     assert judged < set(lines[-1])
 
 
-def test_stopped_training_starts_again_or_ends_elsewhere(recipe, lines, tmp_path, interrupted):
+# The first four steps are those of listening.
+@pytest.mark.parametrize("step", [2, 4])
+def test_stopped_training_starts_again_or_ends_elsewhere(
+    recipe, lines, tmp_path, interrupted, step
+):
     again = recipes.Recipe(
         recipe.settings, recipe.corpus, lines, BeepTokenizer(), tmp_path / "again"
     )
     again.prepare()
     again.hear(1)
     again.run()
-    interrupted(recipe.run, step=4)
+    interrupted(recipe.run, step=step)
     recipe.run(tmp_path / "export")
     expected = torch.load(again.out / "last.pt", weights_only=True)
     found = torch.load(recipe.out / "last.pt", weights_only=True)
