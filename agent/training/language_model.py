@@ -40,6 +40,7 @@ from agent.training.language_model_layout import (
     write_weights,
 )
 from agent.training.line import NEUTRAL, Line
+from agent.training.listening import Listener
 from agent.training.loop import Average, Loop, parameter_count
 from agent.training.muon import named, optimizers
 from agent.training.tokenizer_data import spell
@@ -206,16 +207,20 @@ class Recipe:
         liken_codes(model, self._tokenizer.encoder.codebook.weight.detach(), settings.seed)
         model.to(settings.device)
         add_dropout(model, settings.dropout)
+        listener = Listener(model, settings.listening.blocks, settings.seed).to(settings.device)
         conversations = self._conversations(model.text_tokenizer, Takes(self.out / "spoken.npz"))
         held_out = Takes(self.out / "held_out.npz")
         print(f"{parameter_count([model]):,} parameters", flush=True)
         if not (self.out / "last.pt").is_file():
-            self._listen(model, conversations, held_out)
+            self._listen(listener, model.text_tokenizer, conversations, held_out)
         average = Average(model, settings.average)
         blocks: Any = model.transformer["encoder"]
         others = [p for name, p in model.named_parameters() if ".encoder." not in name]
+        others += listener.letters.parameters()
         using = optimizers(blocks, others, settings.learning_rate, settings.weight_decay)
-        parts = {"model": model, "average": average, **named(using)}
+        parts = {
+            "model": model, "letters": listener.letters, "average": average, **named(using),
+        }  # fmt: skip
         loop = Loop(
             self.out, settings.steps, settings.learning_rate, parts, settings.seed, settings.warmup
         )
@@ -225,12 +230,15 @@ class Recipe:
         sums = torch.zeros(2)
         model.train()
         while loop.step < loop.steps:
-            batch = conversations.draw(takes, loop.begin().numpy)
+            rng = loop.begin().numpy
+            batch = conversations.draw(takes, rng)
+            beside = list(self._spelt(conversations, takes, settings.listening.beside, rng))
             # For many short sequences plain matrix products beat the fused kernel, by a fifth.
             with sdpa_kernel(SDPBackend.MATH):
                 with torch.autocast(model.device.type, torch.bfloat16, enabled=settings.bfloat16):
                     found = losses(model, batch, settings.text_weight)
-                loop.advance(using, found.together)
+                    heard = listening.loss(listener, beside)
+                loop.advance(using, found.together + settings.listening.weight * heard)
             average.update(model, loop.step)
             sums += torch.stack([found.text, found.speech]).cpu()
             if loop.step % settings.report_every == 0:
@@ -247,34 +255,43 @@ class Recipe:
         if to:
             write_weights(average.values, model.config, self.layout, to)
 
-    def _listen(self, model: LanguageModel, conversations: Conversations, held_out: Takes) -> None:
+    def _listen(
+        self,
+        listener: Listener,
+        tokenizer: TextTokenizer,
+        conversations: Conversations,
+        held_out: Takes,
+    ) -> None:
         settings, corpus, takes = self.settings, self.corpus, self.takes()
-
-        def heard(ids: list[int], index: int) -> listening.Utterance:
-            language: Language = "zh" if corpus.field(index, "language") == "zh" else "en"
-            return ids, spell(corpus.text(index), language)
-
-        def draw(count: int, rng: np.random.Generator) -> Iterator[listening.Utterance]:
-            return itertools.starmap(heard, conversations.overhear(takes, count, rng))
-
-        judged = {
-            language: [
-                heard(model.text_tokenizer.speech_ids(held_out[index].tolist()), index)
-                for index in held_out.indices
-                if corpus.field(index, "language") == language
-            ]
-            for language in self.lines
-        }
+        judged: dict[str, list[listening.Utterance]] = {}
+        for index in held_out.indices:
+            ids = tokenizer.speech_ids(held_out[index].tolist())
+            judged.setdefault(str(corpus.field(index, "language")), []).append(
+                self._spell(ids, index)
+            )
         listening.learn(
-            model,
+            listener,
             settings.listening,
-            draw,
-            {name: some for name, some in judged.items() if some},
+            lambda count, rng: self._spelt(conversations, takes, count, rng),
+            judged,
             self.out / "listening",
             settings.weight_decay,
             settings.judge_every,
             settings.seed,
         )
+
+    def _spelt(
+        self,
+        conversations: Conversations,
+        takes: Sequence[Takes],
+        count: int,
+        rng: np.random.Generator,
+    ) -> Iterator[listening.Utterance]:
+        return itertools.starmap(self._spell, conversations.overhear(takes, count, rng))
+
+    def _spell(self, ids: list[int], index: int) -> listening.Utterance:
+        language: Language = "zh" if self.corpus.field(index, "language") == "zh" else "en"
+        return ids, spell(self.corpus.text(index), language)
 
     def _judged(self, conversations: Conversations, heard: Takes) -> dict[str, list[Scene]]:
         """Held-out questions by language, and those that need a tool."""

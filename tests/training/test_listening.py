@@ -24,7 +24,9 @@ def model(tmp_path):
 
 @pytest.fixture
 def settings():
-    return listening.Settings(blocks=1, steps=200, utterances=8, learning_rate=1e-2, warmup=5)
+    return listening.Settings(
+        blocks=1, steps=200, utterances=8, learning_rate=1e-2, warmup=5, beside=0, weight=0.3
+    )
 
 
 def draw(count, rng, first):
@@ -37,9 +39,15 @@ def draw(count, rng, first):
 def learn(model, settings, out, judged=()):
     first = model.audio_offset
     listening.learn(
-        model, settings, lambda count, rng: draw(count, rng, first), {"en": list(judged)}, out,
-        weight_decay=0.01, judge_every=100, seed=0,
-    )  # fmt: skip
+        listening.Listener(model, settings.blocks, 0),
+        settings,
+        lambda count, rng: draw(count, rng, first),
+        {"en": list(judged)},
+        out,
+        weight_decay=0.01,
+        judge_every=100,
+        seed=0,
+    )
 
 
 def test_blocks_hear_nothing_or_others_change(model, settings, tmp_path):
