@@ -21,6 +21,7 @@ from pocketsphinx import Decoder, get_model_path
 from agent.evaluation.text import words
 from agent.sound import SAMPLE_RATE, Audio
 
+_DICTIONARY = "cmudict-en-us.dict"
 _DISCOUNT = 0.5
 _START, _END = "<s>", "</s>"
 
@@ -83,6 +84,17 @@ def trigram_model(sentences: Iterable[str]) -> str:
     return "\n".join([*lines, "", "\\end\\", ""])
 
 
+def _folder() -> Path:
+    return Path(get_model_path()) / "en-us"
+
+
+def unknown_words(texts: Iterable[str]) -> list[str]:
+    """Words of some texts that the recogniser's dictionary lacks, sorted."""
+    dictionary = (_folder() / _DICTIONARY).read_text("utf-8")
+    known = set(re.findall(r"^([^\s(]+)", dictionary, flags=re.MULTILINE))
+    return sorted({word for text in texts for word in words(text)} - known)
+
+
 class Judge:
     """Recognises English speech.
 
@@ -98,19 +110,20 @@ class Judge:
     """
 
     def __init__(self, sentences: Iterable[str] | None = None):
-        folder = Path(get_model_path()) / "en-us"
+        folder = _folder()
         with tempfile.TemporaryDirectory() as name:
             model = folder / "en-us.lm.bin"
             self.name = "pocketsphinx, general language model"
             if sentences is not None:
                 texts = list(sentences)
-                _check_dictionary(texts, folder / "cmudict-en-us.dict")
+                if missing := unknown_words(texts):
+                    raise ValueError(f"not in the recogniser's dictionary: {', '.join(missing)}")
                 model = Path(name) / "domain.lm"
                 model.write_text(trigram_model(texts), encoding="utf-8")
                 self.name = f"pocketsphinx, language model of {len(texts)} sentences"
             self._decoder = Decoder(
                 hmm=str(folder / "en-us"),
-                dict=str(folder / "cmudict-en-us.dict"),
+                dict=str(folder / _DICTIONARY),
                 lm=str(model),
                 logfn=os.devnull,
             )
@@ -128,9 +141,3 @@ class Judge:
         self._decoder.end_utt()
         hypothesis = self._decoder.hyp()
         return "" if hypothesis is None else str(hypothesis.hypstr)
-
-
-def _check_dictionary(texts: Iterable[str], path: Path) -> None:
-    known = set(re.findall(r"^([^\s(]+)", path.read_text("utf-8"), flags=re.MULTILINE))
-    if missing := sorted({word for text in texts for word in words(text)} - known):
-        raise ValueError(f"not in the recogniser's dictionary: {', '.join(missing)}")

@@ -93,11 +93,16 @@ class Take:
 
 @dataclass(frozen=True)
 class Batch:
-    """Windows of one length: tokens [b, n], normalised mel and prompt [b, 80, f]."""
+    """Windows of one length: tokens [b, n], normalised mel and prompt [b, 80, f].
+
+    Attributes:
+        known: int64 [b], frames at the beginning whose mel the prompt gives.
+    """
 
     tokens: Tensor
     mel: Tensor
     prompt: Tensor
+    known: Tensor
 
 
 class StandIn:
@@ -191,13 +196,13 @@ class Windows:
             [(answers if take.answer else 1.0) * len(take.tokens) for take in long_enough]
         )
         frames = flow.frames(count)
-        tokens, mels, prompts = [], [], []
+        tokens, mels, prompts, given = [], [], [], []
         for index in rng.choice(len(long_enough), size=size, p=weights / weights.sum()):
             take = long_enough[int(index)]
             begin = block * int(rng.integers(0, (len(take.tokens) - count) // block + 1))
             first = flow.frames(begin)
             mel = (take.mel[:, first : first + frames] - flow.config.mel_mean) / flow.config.mel_std
-            prompt = torch.zeros_like(mel)
+            prompt, known = torch.zeros_like(mel), 0
             # A stream's window that does not begin the answer always has a prompt.
             if count > block and rng.random() < (0.8 if begin else 0.4):
                 blocks = (count - 1) // block
@@ -209,7 +214,10 @@ class Windows:
             tokens.append(take.tokens[begin : begin + count])
             mels.append(mel)
             prompts.append(prompt)
-        return Batch(torch.stack(tokens), torch.stack(mels), torch.stack(prompts))
+            given.append(known)
+        return Batch(
+            torch.stack(tokens), torch.stack(mels), torch.stack(prompts), torch.tensor(given)
+        )
 
 
 def flow_losses(
@@ -224,7 +232,8 @@ def flow_losses(
         generator: Of the times, the noise and the hiding.
 
     Returns:
-        Mean squared error of the velocity and L1 distance of ``condition`` from the mel.
+        Mean squared error of the velocity where no prompt says what comes, which is all that a
+        stream keeps, and L1 distance of ``condition`` from the mel.
     """
     device = next(flow.parameters()).device
     size, mel = len(batch.mel), batch.mel.to(device)
@@ -236,7 +245,10 @@ def flow_losses(
     at = time[:, None, None]
     state = (1 - at) * noise + at * mel
     velocity = flow.velocity(state, time, mu.to(noise.dtype), batch.prompt.to(device), led)
-    matching = F.mse_loss(velocity.float(), mel - noise)
+    known = torch.where(led.bool(), batch.known.to(device), 0)
+    new = (torch.arange(mel.shape[-1], device=device) >= known[:, None]).float()
+    errors = (velocity.float() - (mel - noise)).square().mean(1)
+    matching = (errors * new).sum() / new.sum()
     return matching, (mu.float() - mel).abs().mean()
 
 

@@ -46,13 +46,15 @@ def test_windows_begin_at_block_borders_and_mel_fits_tokens(flow, takes):
     led = 0
     for _ in range(40):
         batch = windows.draw(rng, 3)
-        for tokens, mel, prompt in zip(batch.tokens, batch.mel, batch.prompt, strict=True):
+        windowed = zip(batch.tokens, batch.mel, batch.prompt, batch.known, strict=True)
+        for tokens, mel, prompt, given in windowed:
             begin = int(tokens[0])
             assert begin % 10 == 0
             assert mel.shape[1] == flow.frames(len(tokens))
             # The normalisation turns the numbers back into themselves.
             assert mel[0, 0] == flow.frames(begin)
             known = int((prompt[0] != 0).sum())
+            assert known == given
             if known:
                 led += 1
                 blocks = [flow.frames(begin + n) - flow.frames(begin) for n in (10, 20, 30)]
@@ -65,6 +67,29 @@ def test_windows_begin_at_block_borders_and_mel_fits_tokens(flow, takes):
 def test_windows_of_a_first_block_have_no_prompt(flow, takes):
     batch = Windows(takes, flow, [10]).draw(np.random.default_rng(2), 16)
     assert not batch.prompt.any()
+
+
+def test_what_a_stream_throws_away_is_learnt(flow, takes):
+    """Where a prompt says what comes the flow may say anything, unless the prompt is hidden."""
+    batch = Windows(takes, flow, [20]).draw(np.random.default_rng(4), 6)
+    led = batch.known > 0
+    assert led.any()
+    velocity = flow.eval().velocity
+
+    def spoilt(state, time, mu, prompt, shown):
+        found = velocity(state, time, mu, prompt, shown)
+        for row, (known, seen) in enumerate(zip(batch.known, shown, strict=True)):
+            found[row, :, : int(known)] += 5.0 if seen else 0.0
+        return found
+
+    def matching(hidden):
+        return flow_losses(flow, batch, hidden, torch.Generator().manual_seed(5))[0]
+
+    before = [matching(hidden) for hidden in (0.0, 1.0)]
+    flow.velocity = spoilt
+    assert [matching(hidden) for hidden in (0.0, 1.0)] == before
+    batch.known[led] -= 1
+    assert matching(0.0) > before[0]
 
 
 def test_training_steps_lower_both_losses(flow, section):

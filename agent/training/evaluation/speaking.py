@@ -11,7 +11,7 @@ import torch
 
 from agent.evaluation.answering import Answer, conversations, speak
 from agent.evaluation.items import Measure
-from agent.evaluation.judge import Judge
+from agent.evaluation.judge import Judge, unknown_words
 from agent.evaluation.prosody import Prosody, prosody
 from agent.evaluation.style import change
 from agent.evaluation.text import Language, units, word_errors, words
@@ -61,9 +61,14 @@ def intelligibility(judge: Judge, spoken: Iterable[tuple[str, Audio, int, int]])
 
 
 def judge_of(line: Line, corpus: Corpus) -> Judge:
-    """Build the judge of an English line: what is said on it, and sentences that cover English."""
-    covers = corpus.indices(role="cover", language=line.language)
-    return Judge([*line.texts() * _ANSWER_WEIGHT, *(corpus.text(index) for index in covers)])
+    """Build the judge of an English line: what is said on it, and sentences that cover English.
+
+    Sentences with a word that the judge does not know are left out.
+    """
+    covers = [corpus.text(index) for index in corpus.indices(role="cover", language=line.language)]
+    unknown = set(unknown_words(covers))
+    usual = [text for text in covers if unknown.isdisjoint(words(text))]
+    return Judge([*line.texts() * _ANSWER_WEIGHT, *usual])
 
 
 def flux(audio: Audio, rate: int) -> tuple[np.ndarray[Any, np.dtype[np.float64]], float]:
