@@ -75,7 +75,7 @@ class Pacer:
                 now = time()
                 if due - now > _CLOSE_ENOUGH:
                     break
-                self.lateness.append(1000 * max(0.0, now - due))
+                self.lateness.append(1000 * (now - due) if now > due else 0.0)
                 following = tick()
                 if following is not None:
                     heapq.heapreplace(self._waiting, (following, order, tick))
@@ -83,7 +83,8 @@ class Pacer:
                 heapq.heappop(self._waiting)
                 if not self._waiting:
                     break
-            await asyncio.sleep(0)
+            else:
+                await asyncio.sleep(0)
 
     def percentiles(self) -> Percentiles | None:
         """How late ticks came, in milliseconds; None if there were none."""
