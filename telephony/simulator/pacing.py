@@ -23,7 +23,7 @@ Tick = Callable[[], float | None]
 """Lives through one tick; when the next one is due, in seconds of the clock, or None."""
 
 _CLOSE_ENOUGH = 0.0005
-"""The event loop wakes by whole milliseconds: what is due so soon is not waited for again."""
+"""What is due so soon is not waited for again: each turn of the event loop costs several ticks."""
 _LONGEST_SLEEP = 0.002
 _IN_A_ROW = 16
 """Ticks that are due together before what has arrived meanwhile is read."""
@@ -67,8 +67,9 @@ class Pacer:
                 await self._anybody.wait()
             wait = self._waiting[0][0] - time()
             if wait > _CLOSE_ENOUGH:
-                # No longer than this: somebody may come who is due sooner.
-                await self._clock.sleep(min(wait, _LONGEST_SLEEP))
+                # No longer than this: somebody may come who is due sooner. And a little too long, so
+                # that who is due before and after the next one is called in the same turn.
+                await self._clock.sleep(min(wait + _CLOSE_ENOUGH, _LONGEST_SLEEP))
                 continue
             for _ in range(_IN_A_ROW):
                 due, order, tick = self._waiting[0]
