@@ -148,11 +148,14 @@ async def _until(clock: Clock, end: float, tasks: Iterable[asyncio.Task[None]]) 
 async def _tell(
     run: _Run, pacer: Pacer, begun: float, progress: Callable[[str], None] | None
 ) -> None:
+    ticks = 0
     while progress is not None:
         await run.clock.sleep(5.0)
         answers = [answer.ms for call in run.calls for answer in call.meter.answers]
         told = Percentiles.of(answers)
-        late = pacer.percentiles()
+        # Of the last seconds only: to sort those of a long run would make everybody late.
+        late = pacer.percentiles(since=ticks)
+        ticks = len(pacer.lateness)
         progress(
             f"{run.clock.time() - begun:4.0f} s  {run.up} calls up, {len(run.calls)} placed, "
             f"{sum(call.refused for call in run.calls if call.trace.ended_at)} refused; "

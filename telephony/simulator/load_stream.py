@@ -193,9 +193,8 @@ class LoadStream:
                 f'"timestamp":"{20 * self._ticks - 20}","payload":"{_payload(self._said)}"}},'
                 f'"streamSid":"{self._start.stream_sid}"}}'
             )
-        if socket.held_since is not None and self._clock.time() - socket.held_since > (
-            _NOT_READ_SECONDS
-        ):
+        held_since = socket.held_since
+        if held_since is not None and self._clock.time() - held_since > _NOT_READ_SECONDS:
             self._error(31930, "the server does not read what is sent")
             return trace.Cause.STREAM_FAILED
         if caller.keys:

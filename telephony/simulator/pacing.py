@@ -67,8 +67,8 @@ class Pacer:
                 await self._anybody.wait()
             wait = self._waiting[0][0] - time()
             if wait > _CLOSE_ENOUGH:
-                # No longer than this: somebody may come who is due sooner. And a little too long, so
-                # that who is due before and after the next one is called in the same turn.
+                # No longer than this: somebody may come who is due sooner. And a little too long:
+                # whoever is due soon after the next one is called in the same turn.
                 await self._clock.sleep(min(wait + _CLOSE_ENOUGH, _LONGEST_SLEEP))
                 continue
             for _ in range(_IN_A_ROW):
@@ -87,6 +87,10 @@ class Pacer:
             else:
                 await asyncio.sleep(0)
 
-    def percentiles(self) -> Percentiles | None:
-        """How late ticks came, in milliseconds; None if there were none."""
-        return Percentiles.of(np.frombuffer(self.lateness, np.float32))
+    def percentiles(self, since: int = 0) -> Percentiles | None:
+        """How late ticks came, in milliseconds; None if there were none.
+
+        Args:
+            since: So many of the first ticks are left out.
+        """
+        return Percentiles.of(np.frombuffer(self.lateness, np.float32)[since:])
