@@ -120,6 +120,7 @@ class Caller:
         self._words: Future[str | None] | None = None
         self._plan = _plan(scenario, self._errand)
         self._turns = [scenario.lines[index] for index in self._plan]
+        self._longest = _samples(scenario.longest_ms)
         self._next = 0
         self._line_position = 0
         self._waiting_since = 0
@@ -169,8 +170,19 @@ class Caller:
             self._listener.hear(heard)
         return frame
 
+    def tick_coded(self, heard: bytes) -> NDArray[np.int16] | None:
+        """As ``tick``, for a caller without a listener, with sound as it comes from the wire.
+
+        Args:
+            heard: mu-law [160].
+        """
+        frame = self._act()
+        if frame is not None:
+            self._ear.hear_coded(heard)
+        return frame
+
     def _act(self) -> NDArray[np.int16] | None:
-        if self.position >= _samples(self._scenario.longest_ms):
+        if self._ear.position >= self._longest:
             self.state = State.HUNG_UP
         if self.state is State.LISTENING:
             self._consider()
@@ -252,7 +264,8 @@ class Caller:
         begin = self._line_position
         frame = line.audio[begin : begin + FRAME]
         self._line_position += FRAME
-        self.keys.extend(key for at, key in line.keys if begin <= at < self._line_position)
+        if line.keys:
+            self.keys.extend(key for at, key in line.keys if begin <= at < self._line_position)
         if begin < line.end <= self._line_position and not self._turns[self._next].backchannel:
             # From here on whatever the agent says is an answer, even while the recording runs out.
             self._waiting_since = self.position + line.end - begin
@@ -263,7 +276,9 @@ class Caller:
             self.state = State.LISTENING
             self._next += 1
         short = FRAME - len(frame)
-        rest = _SILENCE if self._background is None or not short else self._background.frame(short)
+        if not short:
+            return frame
+        rest = _SILENCE if self._background is None else self._background.frame(short)
         return np.concatenate([frame, rest[:short]])
 
     @property

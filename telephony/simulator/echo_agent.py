@@ -1,8 +1,8 @@
 """An agent that only echoes: what a phone sends comes back, message by message.
 
 ``python -m telephony.simulator.echo_agent`` prints the address of its voice webhook and serves
-until it is stopped. It checks no signatures and does next to nothing, so what a load run measures
-against it is the tool itself and the network in between.
+until it is stopped; the streams come to a port of their own. It checks no signatures and does next
+to nothing, so what a load run measures against it is the tool itself and the network in between.
 """
 
 from __future__ import annotations
@@ -11,21 +11,30 @@ import argparse
 import asyncio
 import contextlib
 import json
+import re
 import signal
 from collections.abc import AsyncIterator
 
-from aiohttp import WSMsgType, web
+from aiohttp import web
+from picows import (
+    WSCloseCode,
+    WSFrame,
+    WSListener,
+    WSMsgType,
+    WSTransport,
+    WSUpgradeRequest,
+    ws_create_server,
+)
 
+from telephony.simulator.load_loop import new_event_loop
+
+_TEXT = WSMsgType.TEXT
 _TWIML = '<Response><Connect><Stream url="{url}"/></Connect></Response>'
-
-
-def create_app() -> web.Application:
-    """The agent: ``POST /voice``, ``GET /media`` and ``POST /status``."""
-    app = web.Application()
-    app.router.add_post("/voice", _voice)
-    app.router.add_get("/media", _media)
-    app.router.add_post("/status", _status)
-    return app
+_MEDIA = re.compile(
+    rb'\{"event":"media","sequenceNumber":"\d+","media":\{"track":"inbound","chunk":"\d+",'
+    rb'"timestamp":"\d+","payload":"([^"\\]*)"\},"streamSid":"([^"\\]*)"\}'
+)
+"""A media message as the load tool writes it; others are read as JSON."""
 
 
 @contextlib.asynccontextmanager
@@ -39,40 +48,62 @@ async def echoing(host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
     Yields:
         Its base URL.
     """
-    runner = web.AppRunner(create_app(), access_log=None, shutdown_timeout=1.0)
+    echoes = await ws_create_server(_Echo.of, host, 0)
+    media_port = echoes.sockets[0].getsockname()[1]
+
+    async def voice(request: web.Request) -> web.Response:
+        url = request.url.with_scheme("ws").with_port(media_port).with_path("/media")
+        return web.Response(text=_TWIML.format(url=url), content_type="text/xml")
+
+    app = web.Application()
+    app.router.add_post("/voice", voice)
+    app.router.add_post("/status", _status)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()
         yield f"http://{host}:{runner.addresses[0][1]}"
     finally:
+        echoes.close()
         await runner.cleanup()
-
-
-async def _voice(request: web.Request) -> web.Response:
-    twiml = _TWIML.format(url=f"ws://{request.host}/media")
-    return web.Response(text=twiml, content_type="text/xml")
 
 
 async def _status(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-async def _media(request: web.Request) -> web.WebSocketResponse:
-    socket = web.WebSocketResponse(compress=False, timeout=1.0)
-    await socket.prepare(request)
-    async for message in socket:
-        if message.type is not WSMsgType.TEXT:
-            break
-        event = json.loads(message.data)
-        if event["event"] == "media":
-            payload = event["media"]["payload"]
-            await socket.send_str(
-                f'{{"event":"media","streamSid":"{event["streamSid"]}",'
-                f'"media":{{"payload":"{payload}"}}}}'
-            )
-        elif event["event"] == "stop":
-            break
-    return socket
+class _Echo(WSListener):
+    """The server's side of one media stream: as load_socket.py, without a task or a queue."""
+
+    @classmethod
+    def of(cls, request: WSUpgradeRequest) -> _Echo | None:
+        """One for each stream; nothing else is here."""
+        return cls() if request.path == b"/media" else None
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        """A frame has come."""
+        kind = frame.msg_type
+        if kind != _TEXT:
+            if kind == WSMsgType.CLOSE:
+                if not transport.is_close_frame_sent:
+                    transport.send_close(WSCloseCode.OK)
+                transport.disconnect()
+            return
+        message = frame.get_payload_as_bytes()
+        media = _MEDIA.fullmatch(message)
+        if media is not None:
+            payload, stream_sid = media.groups()
+        else:
+            event = json.loads(message)
+            if event["event"] == "stop":
+                transport.send_close(WSCloseCode.OK)
+            if event["event"] != "media":
+                return
+            payload, stream_sid = event["media"]["payload"].encode(), event["streamSid"].encode()
+        transport.send(
+            _TEXT,
+            b'{"event":"media","streamSid":"%b","media":{"payload":"%b"}}' % (stream_sid, payload),
+        )
 
 
 async def _serve(host: str, port: int) -> None:
@@ -91,7 +122,8 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, default=0, help="port to listen on (a free one)")
     options = parser.parse_args()
-    asyncio.run(_serve(options.host, options.port))
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(_serve(options.host, options.port))
 
 
 if __name__ == "__main__":

@@ -8,13 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
 from telephony.clock import Clock
 from telephony.simulator.caller import Caller
 from telephony.simulator.carrier import LoopbackTwilio
 from telephony.simulator.clock import UnixClock
+from telephony.simulator.load_caller import LoadCaller, Stopping
 from telephony.simulator.load_meter import CallMeter
 from telephony.simulator.load_report import LoadReport, Percentiles
 from telephony.simulator.load_stream import LoadStreams
@@ -31,44 +29,6 @@ _LAST_SECONDS = 15.0
 """How long the last calls may take to end after they were told to."""
 
 
-class _Stopping:
-    """Whether everybody hangs up."""
-
-    def __init__(self) -> None:
-        self.now = False
-
-
-class LoadCaller:
-    """A scenario's caller whose lines are told to a meter, and who may be told to hang up.
-
-    Attributes:
-        keys: Keys that were pressed and not sent yet.
-    """
-
-    def __init__(self, caller: Caller, meter: CallMeter, stopping: _Stopping) -> None:
-        """Wrap a caller."""
-        self.keys = caller.keys
-        self._caller = caller
-        self._meter = meter
-        self._stopping = stopping
-        self._lines = 0
-
-    @property
-    def said_everything(self) -> bool:
-        """Whether every line of the scenario was begun."""
-        return len(self._caller.spoken) == len(self._caller.script.turns)
-
-    def tick(self, heard: NDArray[np.int16]) -> NDArray[np.int16] | None:
-        """Live through 20 ms."""
-        if self._stopping.now:
-            return None
-        said = self._caller.tick(heard)
-        if len(self._caller.spoken) > self._lines:
-            self._meter.spoke(self._caller.spoken[self._lines])
-            self._lines += 1
-        return said
-
-
 @dataclass
 class _Run:
     """One run as it goes on."""
@@ -78,7 +38,7 @@ class _Run:
     twilio: LoopbackTwilio
     clock: Clock
     meters: dict[str, CallMeter]
-    stopping: _Stopping = field(default_factory=_Stopping)
+    stopping: Stopping = field(default_factory=Stopping)
     calls: list[LoadCall] = field(default_factory=list)
     up: int = 0
     placed: int = 0
@@ -188,11 +148,14 @@ async def _until(clock: Clock, end: float, tasks: Iterable[asyncio.Task[None]]) 
 async def _tell(
     run: _Run, pacer: Pacer, begun: float, progress: Callable[[str], None] | None
 ) -> None:
+    ticks = 0
     while progress is not None:
         await run.clock.sleep(5.0)
         answers = [answer.ms for call in run.calls for answer in call.meter.answers]
         told = Percentiles.of(answers)
-        late = pacer.percentiles()
+        # Of the last seconds only: to sort those of a long run would make everybody late.
+        late = pacer.percentiles(since=ticks)
+        ticks = len(pacer.lateness)
         progress(
             f"{run.clock.time() - begun:4.0f} s  {run.up} calls up, {len(run.calls)} placed, "
             f"{sum(call.refused for call in run.calls if call.trace.ended_at)} refused; "

@@ -15,6 +15,7 @@ from telephony.simulator.commands import Outputs
 from telephony.simulator.gateway_process import GatewayError, GatewayProcess
 from telephony.simulator.html_page import write_page
 from telephony.simulator.load import run_load
+from telephony.simulator.load_loop import new_event_loop
 from telephony.simulator.load_report import CapacityReport, LoadReport, judge
 from telephony.simulator.load_section import LoadSection
 from telephony.simulator.load_tally import LoadPlan
@@ -70,7 +71,8 @@ def load(
             return await run_load(run.scenarios, target, plan, progress=run.terminal.step)
 
     try:
-        report = asyncio.run(go())
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            report = runner.run(go())
     except GatewayError as error:
         run.terminal.step(str(error))
         return 1
@@ -124,7 +126,8 @@ def capacity(
             )
 
     try:
-        report = asyncio.run(go())
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            report = runner.run(go())
     except GatewayError as error:
         run.terminal.step(str(error))
         return 1

@@ -22,6 +22,7 @@ from picows import (
 from telephony.clock import Clock
 from telephony.simulator.stream import NotConnected
 
+_TEXT = WSMsgType.TEXT
 _NO_CODE = 1005
 _LOST = 1006
 """What the WebSocket protocol calls a connection that ended without a close."""
@@ -44,8 +45,8 @@ class LoadSocket(WSListener):
         self.held_since: float | None = None
         self._clock = clock
         self._transport: WSTransport | None = None
-        self._receive: Callable[[str], None] | None = None
-        self._early: list[str] = []
+        self._receive: Callable[[bytes], None] | None = None
+        self._early: list[bytes] = []
 
     @classmethod
     async def open(cls, url: str, headers: Mapping[str, str], clock: Clock) -> LoadSocket:
@@ -73,8 +74,8 @@ class LoadSocket(WSListener):
         assert isinstance(listener, cls)
         return listener
 
-    def receive(self, take: Callable[[str], None]) -> None:
-        """Have every message handed over, those first that have come already."""
+    def receive(self, take: Callable[[bytes], None]) -> None:
+        """Have every text message handed over, those first that have come already."""
         self._receive = take
         for message in self._early:
             take(message)
@@ -83,7 +84,7 @@ class LoadSocket(WSListener):
     def send(self, message: str) -> None:
         """Send a text message, or nothing if the socket is closed."""
         if not self.closed and self._transport is not None:
-            self._transport.send(WSMsgType.TEXT, message.encode())
+            self._transport.send(_TEXT, message.encode())
 
     async def close(self, seconds: float) -> None:
         """Close it, and wait no longer than this for the server to do so too."""
@@ -105,12 +106,12 @@ class LoadSocket(WSListener):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """A frame has come."""
-        if frame.msg_type == WSMsgType.TEXT:
-            message = frame.get_payload_as_utf8_text()
+        if frame.msg_type == _TEXT:
             if self._receive is not None:
-                self._receive(message)
+                self._receive(frame.get_payload_as_bytes())
             else:
-                self._early.append(message)
+                # Here and not later: what is not UTF-8 ends the connection.
+                self._early.append(frame.get_payload_as_utf8_text().encode())
         elif frame.msg_type == WSMsgType.CLOSE:
             self.closed = True
             self.close_code = int.from_bytes(frame.get_payload_as_bytes()[:2], "big") or _NO_CODE

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
-import json
 from collections.abc import Mapping
 from functools import lru_cache
 
@@ -21,20 +19,19 @@ from telephony import mulaw
 from telephony.clock import Clock
 from telephony.media_streams import (
     FRAME_SECONDS,
-    Clear,
     Connected,
     Dtmf,
     Mark,
     MarkReturned,
-    Play,
     ProtocolError,
     Start,
     Stop,
-    ToTwilio,
 )
 from telephony.simulator import trace
 from telephony.simulator.callee import Person
+from telephony.simulator.load_caller import LoadCaller
 from telephony.simulator.load_meter import CallMeter
+from telephony.simulator.load_reading import ServerReader
 from telephony.simulator.load_socket import LoadSocket
 from telephony.simulator.network import Network
 from telephony.simulator.pacing import Pacer
@@ -43,7 +40,6 @@ from telephony.simulator.stream import CLOSE_SECONDS, OpenSocket, Talking, Tap
 
 _NOT_READ_SECONDS = 5.0
 """So long a server may read nothing (error 31930)."""
-_SILENCE = np.zeros(160, np.int16)
 
 
 class LoadStreams:
@@ -129,7 +125,7 @@ class LoadStream:
         self._ending = ending
         self._pacer = pacer
         self._meter = meter
-        self._reader = ToTwilio(start.stream_sid)
+        self._reader = ServerReader(start.stream_sid)
         self._buffer = PlaybackBuffer()
         self._sequence = start.sequence
         self._cleared: list[str] = []
@@ -146,6 +142,11 @@ class LoadStream:
             Who ended it.
         """
         self._caller = caller
+        self._hear = (
+            caller.tick_coded
+            if isinstance(caller, LoadCaller)
+            else lambda heard: caller.tick(mulaw.decode(heard))
+        )
         self._ended: asyncio.Future[trace.Cause] = asyncio.get_running_loop().create_future()
         self._begun = self._clock.time()
         self._trace.begin(self._begun)
@@ -192,9 +193,8 @@ class LoadStream:
                 f'"timestamp":"{20 * self._ticks - 20}","payload":"{_payload(self._said)}"}},'
                 f'"streamSid":"{self._start.stream_sid}"}}'
             )
-        if socket.held_since is not None and self._clock.time() - socket.held_since > (
-            _NOT_READ_SECONDS
-        ):
+        held_since = socket.held_since
+        if held_since is not None and self._clock.time() - held_since > _NOT_READ_SECONDS:
             self._error(31930, "the server does not read what is sent")
             return trace.Cause.STREAM_FAILED
         if caller.keys:
@@ -204,43 +204,32 @@ class LoadStream:
             return trace.Cause.REDIRECTED
         played = self._buffer.tick()
         self._meter.played(played)
-        if self._cleared or played.marks:
+        if played.marks or self._cleared:
             for name in (*self._cleared, *played.marks):
                 socket.send(MarkReturned(self._start.stream_sid, name, self._next()).to_json())
             self._cleared.clear()
-        said = caller.tick(mulaw.decode(played.audio) if played.samples else _SILENCE)
+        said = self._hear(played.audio)
         if said is None:
             return trace.Cause.CALLER_HUNG_UP
         self._said = said.tobytes()
         return None
 
-    def _read(self, message: str) -> None:
+    def _read(self, message: bytes) -> None:
         try:
-            fields = json.loads(message)
-            if fields["event"] == "media" and fields["streamSid"] == self._start.stream_sid:
-                self._play(binascii.a2b_base64(fields["media"]["payload"]))
-                return
-        except (ValueError, TypeError, KeyError):
-            pass  # the reader below says what is wrong
-        try:
-            event = self._reader.receive(message)
+            event = self._reader.read(message)
         except ProtocolError as error:
             # Twilio logs what it cannot use and goes on.
             self._error(31951, error.reason)
             return
-        match event:
-            case Play(payload=payload):
-                self._play(payload)
-            case Mark(mark=name):
-                self._buffer.mark(name)
-            case Clear():
-                # They return at the next tick: nothing is sent but from there.
-                self._cleared += self._buffer.clear()
-                self._meter.cleared()
-
-    def _play(self, payload: bytes) -> None:
-        if self._buffer.media(payload):
-            self._error(31931, "more than ten minutes of audio were waiting to be played")
+        if isinstance(event, bytes):
+            if self._buffer.media(event):
+                self._error(31931, "more than ten minutes of audio were waiting to be played")
+        elif isinstance(event, Mark):
+            self._buffer.mark(event.mark)
+        else:
+            # They return at the next tick: nothing is sent but from there.
+            self._cleared += self._buffer.clear()
+            self._meter.cleared()
 
     def _server_closed(self) -> trace.Cause:
         if self._socket.close_code in (1000, 1001):

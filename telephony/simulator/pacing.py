@@ -23,7 +23,7 @@ Tick = Callable[[], float | None]
 """Lives through one tick; when the next one is due, in seconds of the clock, or None."""
 
 _CLOSE_ENOUGH = 0.0005
-"""The event loop wakes by whole milliseconds: what is due so soon is not waited for again."""
+"""What is due so soon is not waited for again: each turn of the event loop costs several ticks."""
 _LONGEST_SLEEP = 0.002
 _IN_A_ROW = 16
 """Ticks that are due together before what has arrived meanwhile is read."""
@@ -67,15 +67,16 @@ class Pacer:
                 await self._anybody.wait()
             wait = self._waiting[0][0] - time()
             if wait > _CLOSE_ENOUGH:
-                # No longer than this: somebody may come who is due sooner.
-                await self._clock.sleep(min(wait, _LONGEST_SLEEP))
+                # No longer than this: somebody may come who is due sooner. And a little too long:
+                # whoever is due soon after the next one is called in the same turn.
+                await self._clock.sleep(min(wait + _CLOSE_ENOUGH, _LONGEST_SLEEP))
                 continue
             for _ in range(_IN_A_ROW):
                 due, order, tick = self._waiting[0]
                 now = time()
                 if due - now > _CLOSE_ENOUGH:
                     break
-                self.lateness.append(1000 * max(0.0, now - due))
+                self.lateness.append(1000 * (now - due) if now > due else 0.0)
                 following = tick()
                 if following is not None:
                     heapq.heapreplace(self._waiting, (following, order, tick))
@@ -83,8 +84,13 @@ class Pacer:
                 heapq.heappop(self._waiting)
                 if not self._waiting:
                     break
-            await asyncio.sleep(0)
+            else:
+                await asyncio.sleep(0)
 
-    def percentiles(self) -> Percentiles | None:
-        """How late ticks came, in milliseconds; None if there were none."""
-        return Percentiles.of(np.frombuffer(self.lateness, np.float32))
+    def percentiles(self, since: int = 0) -> Percentiles | None:
+        """How late ticks came, in milliseconds; None if there were none.
+
+        Args:
+            since: So many of the first ticks are left out.
+        """
+        return Percentiles.of(np.frombuffer(self.lateness, np.float32)[since:])

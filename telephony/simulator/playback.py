@@ -1,6 +1,6 @@
 """The phone's end of a media stream: a buffer that plays at 8 kHz and answers marks."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 FRAME_BYTES = 160
 """One tick of 20 ms at 8 kHz, one byte a sample."""
@@ -10,8 +10,7 @@ SILENCE = b"\xff"
 """Zero in mu-law."""
 
 
-@dataclass(frozen=True)
-class Played:
+class Played(NamedTuple):
     """What one tick did.
 
     Attributes:
@@ -23,6 +22,10 @@ class Played:
     audio: bytes
     samples: int
     marks: tuple[str, ...]
+
+
+_SILENT_FRAME = SILENCE * FRAME_BYTES
+_NOTHING = Played(_SILENT_FRAME, 0, ())
 
 
 class PlaybackBuffer:
@@ -78,12 +81,22 @@ class PlaybackBuffer:
 
     def tick(self) -> Played:
         """Go on by 20 ms: report what the past ticks completed, hand out the next frame."""
+        marks = self._due_marks() if self._marks else ()
+        buffer = self._buffer
+        if not buffer:
+            return Played(_SILENT_FRAME, 0, marks) if marks else _NOTHING
+        audio = bytes(buffer[:FRAME_BYTES])
+        del buffer[:FRAME_BYTES]
+        samples = len(audio)
+        self._played += samples
+        if samples < FRAME_BYTES:
+            audio = audio.ljust(FRAME_BYTES, SILENCE)
+        return Played(audio, samples, marks)
+
+    def _due_marks(self) -> tuple[str, ...]:
         due = 0
         while due < len(self._marks) and self._marks[due][0] <= self._played:
             due += 1
         marks = tuple(name for _, name in self._marks[:due])
         del self._marks[:due]
-        audio = bytes(self._buffer[:FRAME_BYTES])
-        del self._buffer[:FRAME_BYTES]
-        self._played += len(audio)
-        return Played(audio.ljust(FRAME_BYTES, SILENCE), len(audio), marks)
+        return marks

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from telephony import mulaw
 from telephony.simulator.caller import FRAME, Caller, Line, State
 
 SILENCE = np.zeros(FRAME, np.int16)
@@ -121,3 +122,26 @@ def test_without_being_a_murmur_the_same_line_waits_for_another_answer(call):
     caller = call([line, {}], agent=[(1.0, 2.0), (4.0, 5.0)], greeting=True)
 
     assert caller.spoken[1].start / 8000 == pytest.approx(5.0 + 0.9 + 0.1, abs=0.021)
+
+
+def test_what_is_heard_as_bytes_leads_to_the_same_call(scenario, tone):
+    line = Line.of(np.concatenate([np.zeros(800, np.int16), tone(0.51), np.zeros(170, np.int16)]))
+    whens = [
+        {"after_agent": {"silence_ms": 500}},
+        {"during_agent": {"after_ms": 300}},
+        {"at_ms": 4000},
+    ]
+    script = scenario([{"when": when} for when in whens], greeting=True)
+    callers = Caller(script, [line] * 3), Caller(script, [line] * 3)
+    rng = np.random.default_rng(3)
+    for tick in range(400):
+        loud = tick % 90 < 40
+        heard = mulaw.encode((rng.standard_normal(160) * (900 if loud else 60)).astype(np.int16))
+        said = callers[0].tick(mulaw.decode(heard))
+        coded = callers[1].tick_coded(heard)
+        assert (said is None) == (coded is None)
+        if said is None or coded is None:
+            break
+        assert np.array_equal(said, coded)
+    assert len(callers[0].spoken) == 3
+    assert callers[0].spoken == callers[1].spoken

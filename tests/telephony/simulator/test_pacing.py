@@ -60,6 +60,9 @@ async def test_a_late_tick_delays_none_of_the_following_and_is_told(pacer, manua
     # Due at -30, -10, 10 and 30 ms: two at once, then in time again.
     assert [at for _, at in log] == pytest.approx([0, 0, 0.01, 0.03], abs=0.0011)
     assert list(pacer.lateness)[:2] == pytest.approx([30, 10], abs=1e-2)
+    assert pacer.percentiles().worst == pytest.approx(30, abs=1e-2)
+    assert pacer.percentiles(since=1).worst == pytest.approx(10, abs=1e-2)
+    assert pacer.percentiles(since=2).worst < 1.1
 
 
 async def test_who_is_behind_does_not_keep_the_loop_from_the_others(pacer, manual_clock):
