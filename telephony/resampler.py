@@ -2,8 +2,8 @@
 
 A polyphase FIR whose state is the last few input samples: output leaves as soon as the samples
 under the filter have arrived, 23 samples of the slower rate (2.9 ms at 8 kHz) behind the input, and
-``flush`` returns that tail. The filter's coefficients are integers, so every product and sum is
-exact in float64 and the output is the same to the last bit however the input was cut.
+``flush`` returns that tail. The filter's coefficients are whole 2^-24ths, so every product and sum
+is exact in float64 and the output is the same to the last bit however the input was cut.
 """
 
 from __future__ import annotations
@@ -42,8 +42,7 @@ class _Polyphase:
     """The filter of a ratio, laid out for whole periods of its pattern of phases.
 
     Attributes:
-        filters: Integer coefficients scaled by ``_COEFFICIENT_SCALE``, float64 [period, taps]: one
-            row for each output sample of a period.
+        filters: Coefficients, float64 [period, taps]: one row for each output sample of a period.
         first: Index of the first input sample under each of them, int64 [period], for the period
             that begins with output sample 0.
         advance: Input samples that a period takes.
@@ -74,7 +73,7 @@ def _polyphase(up: int, down: int) -> _Polyphase:
     )
     taps = 2 * half // up + 1
     padded = np.zeros(taps * up)
-    padded[: 2 * half + 1] = np.rint(prototype * up * _COEFFICIENT_SCALE)
+    padded[: 2 * half + 1] = np.rint(prototype * up * _COEFFICIENT_SCALE) / _COEFFICIENT_SCALE
     phases = padded.reshape(taps, up).T
     repeats = max(1, _BLOCK // up)
     position = np.arange(repeats * up) * down - half
@@ -198,7 +197,6 @@ class Resampler:
         drop = self._first_input(until - until % self._filter.group) - self._start
         self._window = self._window[drop:]
         self._start += drop
-        exact *= 1.0 / _COEFFICIENT_SCALE
         np.rint(exact, exact)
         # Not np.clip, which takes as long as all the rest.
         np.maximum(exact, -32768.0, exact)
@@ -227,7 +225,8 @@ class Resampler:
                 8 * self._group_input(part, period),
                 (8 * self._filter.pattern, 8),
             )
-            out[:] = rows @ matrix
+            # Copied, because overlapping rows are multiplied without BLAS, in five times the time.
+            np.matmul(rows.copy(), matrix, out)
         return made.reshape(-1)[self._emitted - begin * size : until - begin * size]
 
     def _group_input(self, part: int, period: int) -> int:
