@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,9 +54,6 @@ from agent.speech.request import TurnRequest
 from agent.tools.call import Phone
 from agent.tools.tool import Tool
 from agent.turn_audio import TurnAudio
-
-if TYPE_CHECKING:
-    pass
 
 _LAST_WORDS_SECS = 1.0
 """Who speaks when so much of an answer is left to be heard answers it."""
