@@ -88,6 +88,7 @@ class AnswerService(ToolService):
         self._transcribes = settings.transcribe
         self._guards = settings.sampling.repetition_guard
         self._clock = clock
+        self._spoken: tuple[tuple[object, ...], TurnRequest] | None = None
         self._answering: asyncio.Task[None] | None = None
         # What runs beside the answer: stops, early answers, transcripts.
         self._beside: set[asyncio.Task[None]] = set()
@@ -118,9 +119,23 @@ class AnswerService(ToolService):
 
     def _spoken_request(self) -> TurnRequest:
         """What the turn that is being spoken will be answered with, as far as it is known."""
-        return self._request(
-            heard_seconds=self._history.edit(), result_before=self._tools.result_text
+        settings: Any = self._settings
+        known = (
+            settings.temperature,
+            settings.top_p,
+            settings.max_tokens,
+            settings.seed,
+            self.system_instruction(),
+            self._history.edit(),
+            self._tools.result_text,
         )
+        # Asked with every piece of the caller's audio, and nearly always the same.
+        if self._spoken is None or self._spoken[0] != known:
+            request = self._request(
+                heard_seconds=self._history.edit(), result_before=self._tools.result_text
+            )
+            self._spoken = (known, request)
+        return self._spoken[1]
 
     def _begin(
         self, answer: Answer, request: TurnRequest, early: EarlyAnswer | None = None

@@ -4,6 +4,11 @@ from dataclasses import dataclass
 
 from pipecat.frames.frames import SystemFrame
 
+SPEAKING_SECONDS = 5.0
+"""How often the pipeline is told that somebody still speaks. Pipecat tells every processor in both
+directions five times a second, which is a third of all frames; who waits for a line that is dead
+needs no more than this."""
+
 
 @dataclass
 class AudioHeardFrame(SystemFrame):

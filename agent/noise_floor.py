@@ -1,5 +1,7 @@
 """How loud a phone line is when nobody speaks."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,8 +28,9 @@ class NoiseFloor:
         Returns:
             By how many dB it stands out from the noise; 0 or more.
         """
-        power = np.mean(np.square(samples.astype(np.float32) / np.float32(32768.0)))
-        level = max(_QUIETEST_DB, 10.0 * float(np.log10(power + 1e-12)))
+        wave = samples.astype(np.float32)
+        power = float(wave @ wave) / (len(wave) * 32768.0**2)
+        level = max(_QUIETEST_DB, 10.0 * math.log10(power + 1e-12))
         risen = level if self._floor is None else self._floor + _RISE_DB_PER_SECOND * seconds
         self._floor = min(level, risen)
         return level - self._floor

@@ -26,6 +26,7 @@ from pipecat.workers.runner import WorkerRunner
 
 from agent.conversation import AGENT_RATE, CALLER_RATE, SpeechSession
 from agent.events import CallObserver
+from agent.frames import SPEAKING_SECONDS
 from agent.interruption import InterruptionStrategy
 from agent.service import GLMVoiceService
 from agent.settings import AgentSettings
@@ -104,6 +105,9 @@ async def run_call(
         ),
         realtime_service_mode=True,
     )
+    detection = aggregators.user()._vad_controller
+    assert detection is not None, "there is an analyzer"
+    detection._speech_activity_period = SPEAKING_SECONDS
     worker = PipelineWorker(
         Pipeline(
             [

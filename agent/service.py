@@ -16,12 +16,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pipecat.frames.frames import (
     BotSpeakingFrame,
+    BotStoppedSpeakingFrame,
     CancelFrame,
     EndFrame,
     Frame,
@@ -30,6 +31,7 @@ from pipecat.frames.frames import (
     InterruptionFrame,
     LLMContextFrame,
     LLMServiceMetadataFrame,
+    SystemFrame,
     TTSSpeakFrame,
     UserSpeakingFrame,
     UserStoppedSpeakingFrame,
@@ -37,7 +39,7 @@ from pipecat.frames.frames import (
     VADUserStoppedSpeakingFrame,
 )
 from pipecat.processors.aggregators.llm_context import LLMContext
-from pipecat.processors.frame_processor import FrameDirection
+from pipecat.processors.frame_processor import FrameCallback, FrameDirection
 from pipecat.services.settings import LLMSettings
 
 from agent.answer_service import AnswerService
@@ -52,9 +54,6 @@ from agent.speech.request import TurnRequest
 from agent.tools.call import Phone
 from agent.tools.tool import Tool
 from agent.turn_audio import TurnAudio
-
-if TYPE_CHECKING:
-    pass
 
 _LAST_WORDS_SECS = 1.0
 """Who speaks when so much of an answer is left to be heard answers it."""
@@ -129,6 +128,8 @@ class GLMVoiceService(AnswerService):
         self._min_speech = turn.min_speech_secs * CALLER_RATE
         self._answers_early = turn.early_secs is not None
         self._passes_audio = passes_audio
+        # System frames that are queued or in hand: what comes next must not overtake them.
+        self._waiting = 0
         self.last_sound = clock()
         self._barged_in = False
         self._caller_speaks = False
@@ -153,15 +154,39 @@ class GLMVoiceService(AnswerService):
         """A realtime service whose turns are decided by local strategies."""
         return LLMServiceMetadataFrame(service_name=self.name, is_realtime_service=True)
 
+    async def queue_frame(
+        self,
+        frame: Frame,
+        direction: FrameDirection = FrameDirection.DOWNSTREAM,
+        callback: FrameCallback | None = None,
+    ) -> None:
+        """Queue a frame; the caller's audio is taken at once where nothing waits before it."""
+        # Taking it is nothing to wait for, and thirty times a second Pipecat's queue, its task and
+        # its events are dearer than what is done here.
+        if isinstance(frame, InputAudioRawFrame) and not (self._passes_audio or self._waiting):
+            if not self._cancelling:
+                self._take_audio(frame)
+            return
+        if isinstance(frame, SystemFrame):
+            self._waiting += 1
+        await super().queue_frame(frame, direction, callback)
+
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """Handle one frame; all but instructions and heard reports travel on."""
+        try:
+            await self._take(frame, direction)
+        finally:
+            if isinstance(frame, SystemFrame):
+                self._waiting -= 1
+
+    async def _take(self, frame: Frame, direction: FrameDirection) -> None:
         await super().process_frame(frame, direction)
         match frame:
             case InputAudioRawFrame():
                 self._take_audio(frame)
                 if not self._passes_audio:
                     return
-            case BotSpeakingFrame() | UserSpeakingFrame():
+            case BotSpeakingFrame() | BotStoppedSpeakingFrame() | UserSpeakingFrame():
                 self.last_sound = self._clock()
             case InputDTMFFrame():
                 self.quiet.caller_acted()
@@ -171,6 +196,7 @@ class GLMVoiceService(AnswerService):
                 self._push_audio(self._audio.speech_started(frame.timestamp))
                 self._observer.event("caller_speech_started")
             case VADUserStoppedSpeakingFrame():
+                self.last_sound = self._clock()
                 self._audio.speech_stopped(frame.timestamp)
                 self._observer.event("caller_speech_stopped")
                 self._answer_early()

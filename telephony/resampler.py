@@ -2,8 +2,8 @@
 
 A polyphase FIR whose state is the last few input samples: output leaves as soon as the samples
 under the filter have arrived, 23 samples of the slower rate (2.9 ms at 8 kHz) behind the input, and
-``flush`` returns that tail. The filter's coefficients are integers, so every product and sum is
-exact in float64 and the output is the same to the last bit however the input was cut.
+``flush`` returns that tail. The filter's coefficients are whole 2^-24ths, so every product and sum
+is exact in float64 and the output is the same to the last bit however the input was cut.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ _BLOCK = 320
 """Output samples filtered at once, about: more would gain nothing and miss the cache."""
 
 _GROUP = 32
-"""Output samples that one matrix makes of the input under all of them."""
+"""Output samples that one matrix makes of the input under all of them, about."""
+
+_MOST_GROUPS = 8
+"""In a pattern: with more, each is too rarely due for a multiplication to be worth its call."""
 
 
 @dataclass(frozen=True)
@@ -39,21 +42,25 @@ class _Polyphase:
     """The filter of a ratio, laid out for whole periods of its pattern of phases.
 
     Attributes:
-        filters: Integer coefficients scaled by ``_COEFFICIENT_SCALE``, float64 [period, taps]: one
-            row for each output sample of a period.
+        filters: Coefficients, float64 [period, taps]: one row for each output sample of a period.
         first: Index of the first input sample under each of them, int64 [period], for the period
             that begins with output sample 0.
         advance: Input samples that a period takes.
-        matrix: The same for a group of output samples, float64 [inputs, group]; None where the
-            pattern of phases is too long for that.
-        stride: Input samples that a group takes.
+        matrices: The same for each group of output samples of a pattern, float64 [inputs, group];
+            empty where the pattern cannot be cut into groups.
+        pattern: Input samples that those groups take together.
     """
 
     filters: npt.NDArray[np.float64]
     first: npt.NDArray[np.int64]
     advance: int
-    matrix: npt.NDArray[np.float64] | None
-    stride: int
+    matrices: tuple[npt.NDArray[np.float64], ...]
+    pattern: int
+
+    @property
+    def group(self) -> int:
+        """Output samples that are made at once; 1 where there are no groups."""
+        return self.matrices[0].shape[1] if self.matrices else 1
 
 
 @lru_cache(maxsize=16)
@@ -66,21 +73,40 @@ def _polyphase(up: int, down: int) -> _Polyphase:
     )
     taps = 2 * half // up + 1
     padded = np.zeros(taps * up)
-    padded[: 2 * half + 1] = np.rint(prototype * up * _COEFFICIENT_SCALE)
+    padded[: 2 * half + 1] = np.rint(prototype * up * _COEFFICIENT_SCALE) / _COEFFICIENT_SCALE
     phases = padded.reshape(taps, up).T
     repeats = max(1, _BLOCK // up)
     position = np.arange(repeats * up) * down - half
     first = -(-position // up)
     filters = np.ascontiguousarray(phases[first * up - position])
     filters.setflags(write=False)
-    matrix, group = None, up * -(-_GROUP // up)
-    if 1 in (up, down) and group <= len(filters):
-        # Whatever was emitted before ended with a whole pattern, so a group may begin anywhere.
-        matrix = np.zeros((first[group - 1] - first[0] + taps, group))
-        for output in range(group):
-            begin = first[output] - first[0]
-            matrix[begin : begin + taps, output] = filters[output]
-    return _Polyphase(filters, first, repeats * down, matrix, group * down // up)
+    group = _group(up)
+    outputs = max(up, group)
+    matrices = tuple(
+        _matrix(filters[begin : begin + group], first[begin : begin + group])
+        for begin in range(0, outputs if group else 0, group or 1)
+    )
+    return _Polyphase(filters, first, repeats * down, matrices, outputs * down // up)
+
+
+def _group(up: int) -> int:
+    """Output samples of a group: whole patterns of ``up`` phases or a part of one; 0: neither."""
+    if up <= _GROUP:
+        return up * -(-_GROUP // up)
+    sizes = range(_GROUP // 2, 2 * _GROUP)
+    parts = [size for size in sizes if up % size == 0 and up // size <= _MOST_GROUPS]
+    return min(parts, key=lambda size: abs(size - _GROUP), default=0)
+
+
+def _matrix(
+    filters: npt.NDArray[np.float64], first: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Filters as the columns of one matrix, over the input under all of them."""
+    taps = filters.shape[1]
+    matrix = np.zeros((first[-1] - first[0] + taps, len(filters)))
+    for output, begin in enumerate(first - first[0]):
+        matrix[begin : begin + taps, output] = filters[output]
+    return matrix
 
 
 class Resampler:
@@ -159,33 +185,54 @@ class Resampler:
         return -((self._half - output * self._down) // self._up)
 
     def _emit(self, until: int) -> npt.NDArray[np.int16]:
-        exact = np.empty(until - self._emitted, np.float64)
-        if self._filter.matrix is not None:
-            self._filter_groups(self._filter.matrix, exact)
+        if until == self._emitted:
+            return np.zeros(0, np.int16)
+        if self._filter.matrices:
+            exact = self._filter_groups(until)
         else:
+            exact = np.empty(until - self._emitted, np.float64)
             self._filter_periods(exact)
         self._emitted = until
-        drop = self._first_input(until) - self._start
+        # A group is made anew from its beginning when more of it is due.
+        drop = self._first_input(until - until % self._filter.group) - self._start
         self._window = self._window[drop:]
         self._start += drop
-        exact *= 1.0 / _COEFFICIENT_SCALE
         np.rint(exact, exact)
-        np.clip(exact, -32768.0, 32767.0, exact)
+        # Not np.clip, which takes as long as all the rest.
+        np.maximum(exact, -32768.0, exact)
+        np.minimum(exact, 32767.0, exact)
         return exact.astype(np.int16)
 
-    def _filter_groups(self, matrix: npt.NDArray[np.float64], out: npt.NDArray[np.float64]) -> None:
-        """The next output samples, in groups whose input overlaps; the last one may be cut."""
-        inputs, group = matrix.shape
-        stride = self._filter.stride
-        groups = -(-len(out) // group)
-        window = self._window[self._first_input(self._emitted) - self._start :]
-        missing = (groups - 1) * stride + inputs - len(window)
-        if missing > 0:
-            window = np.concatenate((window, np.zeros(missing)))
-        rows: npt.NDArray[np.float64] = np.ndarray(
-            (groups, inputs), np.float64, window, 0, (8 * stride, 8)
-        )
-        out[:] = (rows @ matrix).reshape(-1)[: len(out)]
+    def _filter_groups(self, until: int) -> npt.NDArray[np.float64]:
+        """The next output samples, in groups whose input overlaps; the outer ones may be cut."""
+        matrices, size = self._filter.matrices, self._filter.group
+        begin = self._emitted // size
+        groups = -(-until // size) - begin
+        last, period = (begin + groups - 1) % len(matrices), (begin + groups - 1) // len(matrices)
+        end = self._group_input(last, period) + len(matrices[last])
+        window = self._window
+        if end > len(window):
+            window = np.concatenate((window, np.zeros(end - len(window))))
+        made = np.empty((groups, size))
+        for index in range(min(groups, len(matrices))):
+            period, part = divmod(begin + index, len(matrices))
+            out = made[index :: len(matrices)]
+            matrix = matrices[part]
+            rows: npt.NDArray[np.float64] = np.ndarray(
+                (len(out), len(matrix)),
+                np.float64,
+                window,
+                8 * self._group_input(part, period),
+                (8 * self._filter.pattern, 8),
+            )
+            # Copied, because overlapping rows are multiplied without BLAS, in five times the time.
+            np.matmul(rows.copy(), matrix, out)
+        return made.reshape(-1)[self._emitted - begin * size : until - begin * size]
+
+    def _group_input(self, part: int, period: int) -> int:
+        """Where in the window the input of a group begins."""
+        first = int(self._filter.first[part * self._filter.group])
+        return first + period * self._filter.pattern - self._start
 
     def _filter_periods(self, out: npt.NDArray[np.float64]) -> None:
         """The next output samples, each under its own filter."""

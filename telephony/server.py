@@ -30,6 +30,7 @@ from agent.settings import GatewaySettings
 from agent.tools.call import Phone
 from telephony import webhooks
 from telephony.agents import Agent, Agents
+from telephony.call_socket import CallSocket
 from telephony.capacity import Capacity
 from telephony.clock import Clock, SystemClock
 from telephony.ending import Live, drained, end_in_time
@@ -304,7 +305,7 @@ async def _media(request: web.Request) -> web.StreamResponse:
 
 async def _carry(gateway: Gateway, request: web.Request, answer: AnswerLine) -> web.StreamResponse:
     """Carry a call over its WebSocket, from the upgrade to the end."""
-    websocket = web.WebSocketResponse(
+    websocket = CallSocket(
         max_msg_size=_LARGEST_MESSAGE, heartbeat=_PING_SECONDS, timeout=1.0, compress=False
     )
     await websocket.prepare(request)

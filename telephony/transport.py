@@ -40,7 +40,7 @@ from pipecat.transports.base_input import BaseInputTransport
 from pipecat.transports.base_output import BaseOutputTransport
 from pipecat.transports.base_transport import BaseTransport, TransportParams
 
-from agent.frames import AudioHeardFrame, HoldSpeechFrame, ResumeSpeechFrame
+from agent.frames import SPEAKING_SECONDS, AudioHeardFrame, HoldSpeechFrame, ResumeSpeechFrame
 from telephony import mulaw
 from telephony.clock import Clock, SystemClock
 from telephony.hearing import Hearing
@@ -61,8 +61,8 @@ from telephony.replay import Replay, Sound
 from telephony.resampler import Resampler
 
 _FRAME_PCM_BYTES = 2 * FRAME_BYTES
-_PIECE_BYTES = 10 * _FRAME_PCM_BYTES
-"""Audio that is queued as one frame: 0.2 s, as often as Pipecat tells that the bot is speaking."""
+_PIECE_BYTES = 20 * _FRAME_PCM_BYTES
+"""Audio that is queued as one frame: 0.4 s. Each costs Pipecat two tasks and two timers."""
 
 _MESSAGE_BYTES = 2 * FRAME_BYTES
 """Sound of one message to the phone: 40 ms, as Pipecat sends it to any phone."""
@@ -207,7 +207,10 @@ class PhoneInput(BaseInputTransport):
 
     async def push_audio_frame(self, frame: InputAudioRawFrame) -> None:
         """Push audio as it comes: no queue in between, nor the task that Pipecat reads it with."""
-        await self.push_frame(frame)
+        if self.next is not None:
+            # Not push_frame, which tells observers and logs of every frame: there are thirty a
+            # second, and whoever wants to know is told by the processor behind.
+            await self.next.queue_frame(frame)
 
     async def _pass_on(self) -> None:
         hearing = Hearing(self.sample_rate, self._window)
@@ -256,6 +259,8 @@ class PhoneOutput(BaseOutputTransport):
         """Be ready to speak."""
         await super().start(frame)
         await self.set_transport_ready(frame)
+        for sender in self._media_senders.values():
+            sender._bot_speaking_frame_period = SPEAKING_SECONDS
 
     async def stop(self, frame: EndFrame) -> None:
         """Say what is queued, wait until it has been heard, hang up."""
@@ -302,6 +307,13 @@ class PhoneOutput(BaseOutputTransport):
         await super().process_frame(frame, direction)
         if isinstance(frame, TTSStoppedFrame):
             await self._send_mark(self._playout.due_mark())
+
+    async def push_frame(
+        self, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM
+    ) -> None:
+        """Push a frame, but no sound: that has been sent, and nothing behind listens."""
+        if not isinstance(frame, OutputAudioRawFrame):
+            await super().push_frame(frame, direction)
 
     async def write_transport_frame(self, frame: Frame) -> None:
         """Note that an answer begins, in order with the audio."""

@@ -182,6 +182,7 @@ class Call:
         tools: Sequence[Tool] = (),
         phone: Phone | None = None,
         context: LLMContext | None = None,
+        passes_audio: bool = True,
     ) -> None:
         self.events = Events()
         self.session = FakeSession(self.events._changed.set)
@@ -193,7 +194,9 @@ class Call:
             observer=self.events,
             tools=tools,
             phone=phone,
+            passes_audio=passes_audio,
         )
+        self._passes_audio = passes_audio
         self.up, self.down = Probe(self.events), Probe(self.events)
         self.worker = PipelineWorker(
             Pipeline([self.up, self.service, self.down]), enable_rtvi=False, idle_timeout_secs=None
@@ -207,12 +210,13 @@ class Call:
 
     async def audio(self, frames: int) -> None:
         """Numbered samples, so that a lost or doubled one shows."""
+        last = self.down if self._passes_audio else self.up
         for _ in range(frames):
             samples = np.arange(self._sent, self._sent + FRAME).astype("<i2")
             self._sent += FRAME
             frame = InputAudioRawFrame(samples.tobytes(), 16_000, 1)
             await self.worker.queue_frame(frame)
-            await self.events.until(lambda frame=frame: frame in self.down.frames)
+            await self.events.until(lambda frame=frame: frame in last.frames)
 
     async def speaks(self, frames: int = 25) -> None:
         """A caller's turn from its beginning up to the VAD's finding that it has ended."""

@@ -82,6 +82,17 @@ async def test_audio_before_the_vad_noticed_speech_is_not_lost(call: Call) -> No
     assert numbers == list(range(first, 65 * FRAME))
 
 
+async def test_audio_that_goes_no_further_is_heard_all_the_same() -> None:
+    heard = []
+    for passes_audio in (True, False):
+        async with running(passes_audio=passes_audio) as call:
+            await call.audio(60)
+            await call.asks()
+            heard.append(call.session.pushed)
+    assert heard[1] == heard[0]
+    assert heard[0]
+
+
 async def test_a_false_start_gets_no_answer(call: Call) -> None:
     await call.speaks(frames=5)
     await call.send(UserStoppedSpeakingFrame())

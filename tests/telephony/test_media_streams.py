@@ -238,3 +238,32 @@ def test_a_reason_fits_a_close_frame_and_tells_nothing_of_the_caller():
         stream(Connected(), START).receive(changed(DTMF, "dtmf.digit", "4711"))
     assert "4711" not in refused.value.reason
     assert "4711" not in repr(Dtmf(SID, "4711", 1))
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ('"chunk":"1"', '"chunk":"-1"'),
+        ('"sequenceNumber":"2"', '"sequenceNumber":"' + "2" * 20 + '"'),
+        ('"track":"inbound"', '"track":"outbound"'),
+        ('"payload":"AAEC', '"payload":"A*EC'),
+        ('"payload":"AAEC', '"payload":"'),
+        (SID, "MZ2"),
+    ],
+)
+def test_sound_in_twilios_own_spelling_is_refused_for_the_same_mistakes(right, wrong):
+    compact = MEDIA.to_json()
+    assert compact.count(right) == 1
+    broken = compact.replace(right, wrong)
+    spaced = json.dumps(json.loads(broken))
+    errors = []
+    for message in (broken, spaced):
+        with pytest.raises(ProtocolError) as caught:
+            stream(Connected(), START).receive(message)
+        errors.append((caught.value.code, caught.value.reason))
+    assert errors[0] == errors[1]
+
+
+def test_sound_is_read_the_same_however_it_is_spelt():
+    spaced = json.dumps(json.loads(MEDIA.to_json()))
+    assert stream(Connected(), START).receive(spaced) == MEDIA
