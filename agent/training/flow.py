@@ -29,6 +29,7 @@ from agent.speech.tokenizer import SpeechTokenizer
 from agent.training.data import Corpus
 from agent.training.loop import Average, Loop, parameter_count
 from agent.training.mel import HOP, SAMPLE_RATE, log_mel, to_decoder_rate
+from agent.training.muon import named, optimizers
 from agent.training.on_disk import on_disk
 from agent.training.recipe import Section
 from agent.training.voices import AGENT_VOICES
@@ -334,10 +335,8 @@ def train(
     """
     flow.to(settings.device)
     average = Average(flow, settings.average)
-    optimizer = torch.optim.AdamW(
-        flow.parameters(), lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True
-    )
-    parts = {"model": flow, "optimizer": optimizer, "average": average}
+    using = optimizers(flow, flow.input_embedding.parameters(), settings.lr, weight_decay=0.01)
+    parts = {"model": flow, "average": average, **named(using)}
     loop = Loop(out, settings.steps, settings.lr, parts, settings.seed)
     minutes = sum(take.mel.shape[1] for take in takes) * HOP / SAMPLE_RATE / 60
     print(f"{parameter_count([flow]):,} parameters, {len(takes)} utterances, {minutes:.1f} min")
@@ -351,7 +350,7 @@ def train(
             torch.device(settings.device).type, torch.bfloat16, enabled=settings.bfloat16
         ):
             matching, prior = flow_losses(flow, batch, settings.hidden, draws.torch)
-        loop.advance(optimizer, matching + settings.prior * prior)
+        loop.advance(using, matching + settings.prior * prior)
         average.update(flow, loop.step)
         sums += torch.stack([matching, prior]).detach().cpu()
         counted += 1

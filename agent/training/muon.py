@@ -14,14 +14,14 @@ _ROUNDS = 5
 
 
 class Muon(torch.optim.Optimizer):
-    """For matrices inside a network, in float32.
+    """For matrices inside a network, in float32; convolutions count as matrices [out, in * width].
 
     Torch's own computes in bfloat16, which many CPUs emulate: a nano step took 8 s instead of 2.
     Updates are scaled to the size of AdamW's (Liu et al. 2025, arXiv 2502.16982), so that one
     learning rate fits both.
 
     Args:
-        params: Matrices.
+        params: Matrices, or tensors with more dimensions.
         lr: Learning rate.
         weight_decay: Share of the weights that goes at a rate of 1.
         momentum: Of the gradients' running mean.
@@ -49,9 +49,10 @@ class Muon(torch.optim.Optimizer):
                 if not state:
                     state["mean"] = torch.zeros_like(parameter)
                 mean = state["mean"].lerp_(parameter.grad, 1 - momentum)
-                update = orthogonal(parameter.grad.lerp(mean, momentum))
+                update = orthogonal(parameter.grad.lerp(mean, momentum).flatten(1))
                 parameter.mul_(1 - rate * group["weight_decay"])
-                parameter.add_(update, alpha=-rate * 0.2 * math.sqrt(max(parameter.shape)))
+                size = 0.2 * math.sqrt(max(update.shape))
+                parameter.add_(update.view_as(parameter), alpha=-rate * size)
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
@@ -67,21 +68,24 @@ def orthogonal(matrix: Tensor) -> Tensor:
 
 
 def optimizers(
-    blocks: nn.Module,
-    others: Iterable[nn.Parameter],
+    inside: nn.Module,
+    outside: Iterable[nn.Parameter],
     learning_rate: float,
     weight_decay: float,
 ) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of a transformer's blocks, AdamW for all the rest.
+    """Muon for the matrices inside a network, AdamW for all the rest.
 
     Args:
-        blocks: The blocks.
-        others: Parameters outside of them: embeddings and output layers.
+        inside: The network or what is inside of it.
+        outside: Embeddings and output layers, whether or not they are part of it.
         learning_rate: At its peak.
         weight_decay: Of both.
     """
-    matrices = [p for p in blocks.parameters() if p.ndim == 2]
-    rest = [*(p for p in blocks.parameters() if p.ndim != 2), *others]
+    outer = list(outside)
+    apart = set(map(id, outer))
+    inner = [p for p in inside.parameters() if id(p) not in apart]
+    matrices = [p for p in inner if p.ndim > 1]
+    rest = [*(p for p in inner if p.ndim == 1), *outer]
     adamw = torch.optim.AdamW(
         rest, lr=learning_rate, betas=(0.9, 0.98), weight_decay=weight_decay, fused=True
     )

@@ -46,10 +46,22 @@ def test_weights_do_not_decay():
 
 
 def test_parameter_is_updated_twice_or_never():
-    blocks = nn.ModuleList([nn.Linear(4, 4)])
+    blocks = nn.ModuleList([nn.Linear(4, 4), nn.Embedding(3, 4)])
     outside = nn.Linear(4, 2)
-    both = optimizers(blocks, outside.parameters(), 1e-3, 0.1)
+    both = optimizers(blocks, [*blocks[1].parameters(), *outside.parameters()], 1e-3, 0.1)
     assert list(named(both)) == ["muon", "adamw"]
     muon, adamw = ([p for group in one.param_groups for p in group["params"]] for one in both)
     assert [id(p) for p in muon] == [id(blocks[0].weight)]
-    assert {id(p) for p in adamw} == {id(p) for p in (blocks[0].bias, *outside.parameters())}
+    rest = (blocks[0].bias, blocks[1].weight, *outside.parameters())
+    assert sorted(map(id, adamw)) == sorted(map(id, rest))
+
+
+def test_convolution_is_updated_otherwise_than_the_matrix_it_is():
+    shapes = (6, 4, 3), (6, 12)
+    weights = [nn.Parameter(torch.ones(shape)) for shape in shapes]
+    gradient = torch.randn(6, 12, generator=torch.Generator().manual_seed(2))
+    for weight in weights:
+        weight.grad = gradient.view_as(weight).clone()
+        Muon([weight], lr=0.1).step()
+    assert not weights[0].detach().flatten(1).equal(torch.ones(6, 12))
+    torch.testing.assert_close(weights[0].detach().flatten(1), weights[1].detach())
