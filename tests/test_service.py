@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from pipecat.frames.frames import (
     EndFrame,
@@ -91,6 +92,17 @@ async def test_audio_that_goes_no_further_is_heard_all_the_same() -> None:
             heard.append(call.session.pushed)
     assert heard[1] == heard[0]
     assert heard[0]
+
+
+async def test_audio_overtakes_the_end_of_the_turn_before_it() -> None:
+    async with running(passes_audio=False) as call:
+        await call.speaks()
+        late = np.full(FRAME, 30_000, "<i2").tobytes()
+        await call.service.queue_frame(UserStoppedSpeakingFrame())
+        await call.service.queue_frame(InputAudioRawFrame(late, 16_000, 1))
+        await call.events.wait("turn_decided")
+        await call.events.wait("answer_started")
+        assert max(call.session.pushed) < 0.9
 
 
 async def test_a_false_start_gets_no_answer(call: Call) -> None:
