@@ -148,7 +148,7 @@ class LoadStream:
             else lambda heard: caller.tick(mulaw.decode(heard))
         )
         self._ended: asyncio.Future[trace.Cause] = asyncio.get_running_loop().create_future()
-        self._begun = self._clock.time()
+        self._begun = self._pacer.place(FRAME_SECONDS)
         self._trace.begin(self._begun)
         try:
             self._socket.send(Connected().to_json())

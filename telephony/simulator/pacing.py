@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import math
 from array import array
 from collections.abc import Callable
 
@@ -22,6 +23,7 @@ from telephony.simulator.load_report import Percentiles
 Tick = Callable[[], float | None]
 """Lives through one tick; when the next one is due, in seconds of the clock, or None."""
 
+_GOLDEN = (math.sqrt(5) - 1) / 2
 _CLOSE_ENOUGH = 0.0005
 """What is due so soon is not waited for again: each turn of the event loop costs several ticks."""
 _LONGEST_SLEEP = 0.002
@@ -44,6 +46,7 @@ class Pacer:
         """
         self._clock = clock
         self._order = itertools.count()
+        self._places = itertools.count()
         self._waiting: list[tuple[float, int, Tick]] = []
         self._anybody = asyncio.Event()
         self.lateness = array("f")
@@ -57,6 +60,15 @@ class Pacer:
         """
         heapq.heappush(self._waiting, (due, next(self._order), tick))
         self._anybody.set()
+
+    def place(self, period: float) -> float:
+        """When one more who ticks in this period, in seconds, should begin: in the coming period.
+
+        Those who call at regular intervals, or all at once, would otherwise be due together. By the
+        golden ratio any number of them stands about evenly.
+        """
+        now = self._clock.time()
+        return now + (next(self._places) * _GOLDEN * period - now) % period
 
     async def run(self) -> None:
         """Call whoever is due, until cancelled."""

@@ -81,3 +81,19 @@ async def test_who_is_behind_does_not_keep_the_loop_from_the_others(pacer, manua
         await asyncio.sleep(0)
         turns += 1
     assert turns > 5
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.02, 0.04, 0.013])
+async def test_callers_are_due_together(pacer, manual_clock, apart):
+    """However regularly they come, and however many have left between them."""
+    places = []
+    for _ in range(50):
+        begin = pacer.place(0.02)
+        assert 0 <= begin - manual_clock.now < 0.02
+        places.append(begin % 0.02)
+        await manual_clock.advance(apart)
+    for some in (places, places[20:]):
+        ordered = sorted(some)
+        gaps = [b - a for a, b in zip(ordered, [*ordered[1:], ordered[0] + 0.02], strict=True)]
+        assert max(gaps) < 3 * 0.02 / len(some)
+        assert min(gaps) > 0.2 * 0.02 / len(some)
