@@ -120,20 +120,19 @@ class AnswerService(ToolService):
     def _spoken_request(self) -> TurnRequest:
         """What the turn that is being spoken will be answered with, as far as it is known."""
         settings: Any = self._settings
+        heard, result = self._history.edit(), self._tools.result_text
         known = (
             settings.temperature,
             settings.top_p,
             settings.max_tokens,
             settings.seed,
             self.system_instruction(),
-            self._history.edit(),
-            self._tools.result_text,
+            heard,
+            result,
         )
         # Asked with every piece of the caller's audio, and nearly always the same.
         if self._spoken is None or self._spoken[0] != known:
-            request = self._request(
-                heard_seconds=self._history.edit(), result_before=self._tools.result_text
-            )
+            request = self._request(heard_seconds=heard, result_before=result)
             self._spoken = (known, request)
         return self._spoken[1]
 

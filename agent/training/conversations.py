@@ -248,8 +248,8 @@ class Conversations:
     ) -> Iterator[tuple[list[int], int]]:
         """So many callers' utterances: their ids, noisy, and corpus indices."""
         for _ in range(count):
-            index, _ = self._words[rng.integers(len(self._words))]
-            yield self._tokenizer.speech_ids(self._noisy(takes, index, rng)), index
+            codes, index, _ = self._utterance(takes, rng)
+            yield self._tokenizer.speech_ids(codes), index
 
     def judged(
         self, questions: Iterable[tuple[Codes, Intent]], language: Language, tools: bool
@@ -389,10 +389,17 @@ class Conversations:
     def _dictation(self, takes: Sequence[Takes], rng: np.random.Generator) -> Scene:
         exchanges = []
         for _ in range(self._mixture.dictations):
-            index, words = self._words[rng.integers(len(self._words))]
-            user = self._prompt.spoken(self._noisy(takes, index, rng))
+            codes, _, words = self._utterance(takes, rng)
+            user = self._prompt.spoken(codes)
             exchanges.append(self._exchange(user, Example(words, [TEXT] * len(words))))
         return Scene(self._prompt.opening(TRANSCRIBE_SYSTEM), exchanges)
+
+    def _utterance(
+        self, takes: Sequence[Takes], rng: np.random.Generator
+    ) -> tuple[list[int], int, list[int]]:
+        """Any caller's utterance: its noisy codes, its corpus index, the ids of its words."""
+        index, words = self._words[rng.integers(len(self._words))]
+        return self._noisy(takes, index, rng), index, words
 
     def _reading(self, rng: np.random.Generator) -> Scene:
         """Texts to say, half of them the line's own answers."""

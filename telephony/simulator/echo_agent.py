@@ -26,7 +26,7 @@ from picows import (
     ws_create_server,
 )
 
-from telephony.simulator.load_loop import new_event_loop
+from telephony.simulator import load_loop
 
 _TEXT = WSMsgType.TEXT
 _TWIML = '<Response><Connect><Stream url="{url}"/></Connect></Response>'
@@ -122,8 +122,7 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, default=0, help="port to listen on (a free one)")
     options = parser.parse_args()
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(_serve(options.host, options.port))
+    load_loop.run(_serve(options.host, options.port))
 
 
 if __name__ == "__main__":

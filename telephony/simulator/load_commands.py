@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -10,12 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
+from telephony.simulator import load_loop
 from telephony.simulator.capacity import find_capacity
 from telephony.simulator.commands import Outputs
 from telephony.simulator.gateway_process import GatewayError, GatewayProcess
 from telephony.simulator.html_page import write_page
 from telephony.simulator.load import run_load
-from telephony.simulator.load_loop import new_event_loop
 from telephony.simulator.load_report import CapacityReport, LoadReport, judge
 from telephony.simulator.load_section import LoadSection
 from telephony.simulator.load_tally import LoadPlan
@@ -71,8 +70,7 @@ def load(
             return await run_load(run.scenarios, target, plan, progress=run.terminal.step)
 
     try:
-        with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            report = runner.run(go())
+        report = load_loop.run(go())
     except GatewayError as error:
         run.terminal.step(str(error))
         return 1
@@ -126,8 +124,7 @@ def capacity(
             )
 
     try:
-        with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            report = runner.run(go())
+        report = load_loop.run(go())
     except GatewayError as error:
         run.terminal.step(str(error))
         return 1

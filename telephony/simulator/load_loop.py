@@ -9,7 +9,10 @@ from __future__ import annotations
 import asyncio
 import selectors
 import time
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
+_T = TypeVar("_T")
 _TOGETHER_SECONDS = 0.001
 
 
@@ -26,3 +29,9 @@ class _Together(selectors.DefaultSelector):
 def new_event_loop() -> asyncio.AbstractEventLoop:
     """A loop of this kind, for ``asyncio.Runner(loop_factory=...)``."""
     return asyncio.SelectorEventLoop(_Together())
+
+
+def run(main: Coroutine[Any, Any, _T]) -> _T:
+    """As ``asyncio.run``, in a loop of this kind."""
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(main)
