@@ -26,7 +26,7 @@ _DECIBEL = 20 / math.log(10)  # of the natural log mel
 @torch.inference_mode()
 def streamed_mel(decoder: SpeechDecoder, settings: DecoderSettings, codes: Tensor) -> Tensor:
     """Log mel [80, frames] of an answer decoded block by block."""
-    return advance_mels([(MelStream(decoder.flow, settings), codes)])[0]
+    return advance_mels([(MelStream(decoder.flow, settings), codes, True)])[0]
 
 
 def run(bench: Bench) -> Sequence[Result]:

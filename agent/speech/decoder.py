@@ -41,9 +41,18 @@ class SpeechDecoder:
         flow: Tokens to mel.
         vocoder: Mel to waveform.
         settings: How the flow is run.
+
+    Raises:
+        ValueError: The settings hold back whole blocks.
     """
 
     def __init__(self, flow: Flow, vocoder: Vocoder, settings: DecoderSettings) -> None:
+        frames = flow.frames(flow.config.encoder.block_size)
+        if settings.held_frames >= frames:
+            raise ValueError(
+                f"decoding.held_frames is {settings.held_frames}, expected fewer than the {frames} "
+                "of a block"
+            )
         self.flow = flow.eval()
         self.vocoder = vocoder.eval()
         self.settings = settings
@@ -87,7 +96,10 @@ class SpeechDecoder:
         if settings is None:
             section = field({"decoding": {}, **config}, "decoding", dict, config_path)
             settings = DecoderSettings(guidance=flow.config.guidance).updated(section, config_path)
-        return cls(flow.to(device), vocoder.to(device), settings)
+        try:
+            return cls(flow.to(device), vocoder.to(device), settings)
+        except ValueError as error:
+            raise CheckpointError(f"{config_path}: {error}") from error
 
     @property
     def sample_rate(self) -> int:

@@ -23,6 +23,9 @@ class DecoderSettings:
         prompt_blocks: Encoder blocks of earlier tokens and mel, at least 1, that lead each block of
             a stream. The time for a block is proportional to 1 + this, from the block on that has
             so many before it.
+        held_frames: Frames at the end of a stream's block that are kept back, and made anew with
+            the next block. A block's end is uncertain of what comes: where the next one begins the
+            mel jumps. Fewer than a block has.
 
     Raises:
         ValueError: if a value is out of its range.
@@ -32,6 +35,7 @@ class DecoderSettings:
     guidance: float = 0.7
     temperature: float = 1.0
     prompt_blocks: int = 2
+    held_frames: int = 0
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -40,6 +44,7 @@ class DecoderSettings:
             ("guidance", 0),
             ("temperature", 0),
             ("prompt_blocks", 1),
+            ("held_frames", 0),
         ):
             value = getattr(self, name)
             if not value >= lowest:

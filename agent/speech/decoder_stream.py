@@ -28,10 +28,11 @@ class DecoderStream:
     - An answer of at most one block is exactly what ``decode`` gives with the same seed.
     - The vocoder is exact over the borders of blocks: the audio is that of the blocks' mels joined.
     - The mel of later blocks differs from that of ``decode``: a block does not see the tokens after
-      it, nor those before its prompt, and the flow's group norms span what it is shown.
+      it (but for the frames that ``settings.held_frames`` leaves to the next block), nor those
+      before its prompt, and the flow's group norms span what it is shown.
 
-    After each push all audio is returned that no later token can change: all but about 20 frames
-    (0.23 s) that the vocoder looks ahead, and those follow with ``last``.
+    After each push all audio is returned that no later token can change: all but the frames held
+    back and about 20 (0.23 s) that the vocoder looks ahead, and those follow with ``last``.
     """
 
     def __init__(self, decoder: SpeechDecoder, seed: int = 0) -> None:
@@ -99,6 +100,6 @@ def advance(
 
 @torch.inference_mode()
 def _advance(pieces: Sequence[tuple[DecoderStream, Tensor, bool]]) -> list[Tensor]:
-    ready = [(stream._mels, stream._ready(tokens, last)) for stream, tokens, last in pieces]
+    ready = [(stream._mels, stream._ready(tokens, last), last) for stream, tokens, last in pieces]
     mels = advance_mels(ready)
     return [stream._speak(mel) for (stream, _, _), mel in zip(pieces, mels, strict=True)]

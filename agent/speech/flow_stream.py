@@ -28,7 +28,8 @@ class _Window:
     Attributes:
         mu: What the tokens say, [1, mel_bins, f].
         noise: [1, mel_bins, f].
-        known: Log mel of the first frames, [1, mel_bins, p]; the block is the rest.
+        known: Log mel of the first frames, [1, mel_bins, p]. The rest is what was held back of the
+            block before, and the block.
     """
 
     mu: Tensor
@@ -44,7 +45,8 @@ class MelStream:
     prompt's if those are more. The flow runs over a window of the ``settings.prompt_blocks`` blocks
     before and the block itself. A window that is full has always the same number of frames, as many
     as its tokens last at the start of an answer: 10 tokens last 68 or 69 frames, so now and then
-    the window begins one frame inside its first token.
+    the window begins one frame inside its first token. The last ``settings.held_frames`` frames of
+    a block that is not the last are given out with the next, which makes them anew.
 
     Attributes:
         decoded: Tokens so far.
@@ -63,6 +65,7 @@ class MelStream:
         self._encoded = torch.zeros(1, 0, bins, device=device)
         self._noise = torch.zeros(1, bins, 0, device=device)
         self._mel = self._noise
+        self._held = self._noise
 
     def window(self, tokens: Tensor) -> _Window:
         """Encode a block int64 [n] and say what the flow is to carry; ``settle`` must follow."""
@@ -79,13 +82,24 @@ class MelStream:
         dropped = frames - kept
         return _Window(mu, self._noise[..., dropped:], self._mel[..., dropped:])
 
-    def settle(self, mel: Tensor) -> None:
-        """Take in the mel [1, mel_bins, k] of the block and drop what leads no later one."""
-        frames, held = self.flow.frames, min(self.decoded, self._prompt)
-        first = self._noise.shape[-1] - frames(self.decoded) + frames(self.decoded - held)
-        self._encoded = self._encoded[:, self._encoded.shape[1] - held :]
+    def settle(self, mel: Tensor) -> Tensor:
+        """Take in the mel [1, mel_bins, k] behind what a window knew; drop what leads no later one.
+
+        Returns:
+            What of it is final, all but the frames that are held back.
+        """
+        count = mel.shape[-1] - self.settings.held_frames
+        final, self._held = mel[..., :count], mel[..., count:]
+        frames, prompt = self.flow.frames, min(self.decoded, self._prompt)
+        first = self._noise.shape[-1] - frames(self.decoded) + frames(self.decoded - prompt)
+        self._encoded = self._encoded[:, self._encoded.shape[1] - prompt :]
         self._noise = self._noise[..., first:]
-        self._mel = torch.cat([self._mel, mel], dim=-1)[..., first:]
+        self._mel = torch.cat([self._mel, final], dim=-1)[..., first:]
+        return final
+
+    def finish(self) -> Tensor:
+        """What is still held back [1, mel_bins, k]; no block may follow."""
+        return self._held
 
 
 def draw_noise(flow: Flow, frames: int, generator: torch.Generator) -> Tensor:
@@ -93,23 +107,23 @@ def draw_noise(flow: Flow, frames: int, generator: torch.Generator) -> Tensor:
     return torch.randn(frames, flow.config.mel_bins, generator=generator).T
 
 
-def advance_mels(pieces: Sequence[tuple[MelStream, Tensor]]) -> list[Tensor]:
+def advance_mels(pieces: Sequence[tuple[MelStream, Tensor, bool]]) -> list[Tensor]:
     """Decode blocks of several streams of one flow.
 
     Windows of as many frames share each call of the estimator; full windows always do, if their
     streams have the same settings.
 
     Args:
-        pieces: Streams, none of them twice, and tokens int64 [k] of each. All blocks but the last
-            of an answer must be whole: only then may a stream get more.
+        pieces: Streams, none of them twice, tokens int64 [k] of each, and whether its answer ends
+            with them. All blocks but the last of an answer must be whole.
 
     Returns:
         For each stream its log mel float32 [mel_bins, f]; f may be 0.
     """
-    streams = [stream for stream, _ in pieces]
+    streams = [stream for stream, _, _ in pieces]
     blocks = [
         list(torch.split(tokens, stream.flow.config.encoder.block_size)) if len(tokens) else []
-        for stream, tokens in pieces
+        for stream, tokens, _ in pieces
     ]
     mels: list[list[Tensor]] = [[] for _ in pieces]
     for turn in range(max(map(len, blocks), default=0)):
@@ -122,9 +136,10 @@ def advance_mels(pieces: Sequence[tuple[MelStream, Tensor]]) -> list[Tensor]:
         for group in alike.values():
             made = _carry(streams[group[0][0]], [window for _, window in group])
             for (index, window), whole in zip(group, torch.split(made, 1), strict=True):
-                mel = whole[..., window.known.shape[-1] :]
-                streams[index].settle(mel)
-                mels[index].append(mel[0])
+                mels[index].append(streams[index].settle(whole[..., window.known.shape[-1] :])[0])
+    for (stream, _, last), found in zip(pieces, mels, strict=True):
+        if last:
+            found.append(stream.finish()[0])
     empty = [stream._mel[0, :, :0] for stream in streams]
     return [torch.cat([none, *found], dim=-1) for none, found in zip(empty, mels, strict=True)]
 

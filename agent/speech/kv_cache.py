@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from agent.speech.language_model_config import LanguageModelConfig
-
-
-class Cache(Protocol):
-    """What attention needs of the tokens before: :class:`KVCache`, or a recipe's own."""
-
-    @property
-    def length(self) -> int:
-        """Tokens held."""
-
-    def reserve(self, count: int) -> None:
-        """Make room for ``count`` more tokens."""
-
-    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Add one layer's keys and values [groups, n, d]; return all of them."""
-
-    def advance(self, count: int) -> None:
-        """Count the tokens that every layer has added."""
 
 
 class CacheStep(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from agent.speech.checkpoint import (
     read_safetensors,
 )
 from agent.speech.inference import InferencePass
-from agent.speech.kv_cache import Cache, KVCache
+from agent.speech.kv_cache import KVCache
 from agent.speech.language_model_config import DTYPES, LanguageModelConfig
 from agent.speech.sampling import sample
 from agent.speech.text_tokenizer import TextTokenizer
@@ -94,6 +94,38 @@ def attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     return context.reshape(count, heads * width)
 
 
+class Attention(Protocol):
+    """Which positions of one pass see which; :class:`Packed`, or a recipe's own."""
+
+    def __call__(self, layer: int, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Context [n, heads * d] of query [n, heads, d], keys and values [n, groups, d]."""
+
+
+class Packed:
+    """Sequences one behind the other without padding; each sees itself, from a cache on.
+
+    Args:
+        lengths: New tokens of each sequence.
+        caches: What they continue, and are added to; None: they start here.
+    """
+
+    def __init__(self, lengths: Sequence[int], caches: Sequence[KVCache] | None):
+        self._lengths, self._caches = lengths, caches
+
+    def __call__(self, layer: int, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """As in :class:`Attention`."""
+        outputs = []
+        start = 0
+        for index, length in enumerate(self._lengths):
+            rows = slice(start, start + length)
+            k, v = keys[rows].transpose(0, 1), values[rows].transpose(0, 1)
+            if self._caches is not None:
+                k, v = self._caches[index].extend(layer, k, v)
+            outputs.append(attend(query[rows], k, v))
+            start += length
+        return torch.cat(outputs)
+
+
 class SelfAttention(nn.Module):
     """Grouped-query attention with one fused, biased projection."""
 
@@ -108,28 +140,12 @@ class SelfAttention(nn.Module):
         )
         self.dense = nn.Linear(inner, config.hidden_size, bias=False)
 
-    def forward(
-        self,
-        x: Tensor,
-        rope: Tensor,
-        lengths: Sequence[int],
-        caches: Sequence[Cache] | None,
-        layer: int,
-    ) -> Tensor:
-        """Attention inside each of the packed sequences; see :meth:`LanguageModel.forward`."""
+    def forward(self, x: Tensor, rope: Tensor, attention: Attention, layer: int) -> Tensor:
+        """Apply to the positions [n, hidden] of one pass."""
         heads = self.query_key_value(x).unflatten(-1, (-1, self._width))
         query, keys, values = heads.split([self._heads, self._groups, self._groups], dim=1)
-        query, keys = rotate(query, rope), rotate(keys, rope)
-        outputs = []
-        start = 0
-        for index, length in enumerate(lengths):
-            rows = slice(start, start + length)
-            k, v = keys[rows].transpose(0, 1), values[rows].transpose(0, 1)
-            if caches is not None:
-                k, v = caches[index].extend(layer, k, v)
-            outputs.append(attend(query[rows], k, v))
-            start += length
-        return self.dense(torch.cat(outputs))  # type: ignore[no-any-return]
+        context = attention(layer, rotate(query, rope), rotate(keys, rope), values)
+        return self.dense(context)  # type: ignore[no-any-return]
 
 
 class GatedFeedForward(nn.Module):
@@ -156,16 +172,9 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.layernorm_epsilon)
         self.mlp = GatedFeedForward(config)
 
-    def forward(
-        self,
-        x: Tensor,
-        rope: Tensor,
-        lengths: Sequence[int],
-        caches: Sequence[Cache] | None,
-        layer: int,
-    ) -> Tensor:
-        """Apply to packed sequences; see :meth:`LanguageModel.forward`."""
-        x = x + self.self_attention(self.input_layernorm(x), rope, lengths, caches, layer)
+    def forward(self, x: Tensor, rope: Tensor, attention: Attention, layer: int) -> Tensor:
+        """Apply to the positions [n, hidden] of one pass."""
+        x = x + self.self_attention(self.input_layernorm(x), rope, attention, layer)
         return x + self.mlp(self.post_attention_layernorm(x))  # type: ignore[no-any-return]
 
 
@@ -261,7 +270,7 @@ class LanguageModel(nn.Module):
         self,
         ids: Tensor,
         lengths: Sequence[int],
-        caches: Sequence[Cache] | None = None,
+        caches: Sequence[KVCache] | None = None,
         rows: Tensor | None = None,
     ) -> Tensor:
         """Logits of several sequences at once, packed one behind the other without padding.
@@ -276,9 +285,8 @@ class LanguageModel(nn.Module):
         Returns:
             float32 [n or r, padded_vocab_size].
         """
-        own = [cache for cache in caches or () if isinstance(cache, KVCache)]
-        if len(own) == len(lengths) and (inference := self._without_gradients()) is not None:
-            return inference(ids, lengths, own, rows)
+        if caches is not None and (inference := self._without_gradients()) is not None:
+            return inference(ids, lengths, caches, rows)
         starts = [0] * len(lengths) if caches is None else [cache.length for cache in caches]
         positions = torch.cat(
             [
@@ -289,14 +297,31 @@ class LanguageModel(nn.Module):
         if caches is not None:
             for cache, length in zip(caches, lengths, strict=True):
                 cache.reserve(length)
+        logits = self.attending(ids, positions, Packed(lengths, caches), rows)
+        if caches is not None:
+            for cache, length in zip(caches, lengths, strict=True):
+                cache.advance(length)
+        return logits
+
+    def attending(
+        self, ids: Tensor, positions: Tensor, attention: Attention, rows: Tensor | None = None
+    ) -> Tensor:
+        """Logits of tokens that see what an attention lets them see.
+
+        Args:
+            ids: int64 [n].
+            positions: int64 [n], where each stands in its sequence.
+            attention: Of this pass.
+            rows: int64 [r], the positions among the n to compute logits for; None for all.
+
+        Returns:
+            float32 [n or r, padded_vocab_size].
+        """
         rope = self.rope[:, positions]
         parts: Any = self.transformer
         x = parts["embedding"]["word_embeddings"](ids)
         for layer, block in enumerate(parts["encoder"]["layers"]):
-            x = block(x, rope, lengths, caches, layer)
-        if caches is not None:
-            for cache, length in zip(caches, lengths, strict=True):
-                cache.advance(length)
+            x = block(x, rope, attention, layer)
         if rows is not None:
             x = x[rows]
         x = parts["encoder"]["final_layernorm"](x)

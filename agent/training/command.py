@@ -116,6 +116,7 @@ def _language_model(options: argparse.Namespace) -> None:
         [read_line(path) for path in settings.lines],
         SpeechTokenizer.from_pretrained(options.tokenizer),
         options.out,
+        options.start,
     )
     if options.hear:
         recipe.hear(settings.takes)
@@ -249,7 +250,7 @@ PARTS = {
         "train the nano language model",
         _language_model,
         ("--settings", "--data", "--tokenizer", "--out"),
-        ("--export",),
+        ("--start", "--export"),
         (("--hear", "only tokenise callers, all takes, for a process beside the training"),),
     ),
     "texts": Part("write text files as data", _texts, ("--texts", "--out")),

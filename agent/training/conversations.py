@@ -122,6 +122,8 @@ class Mixture(Section):
         greeted: Share of calls that begin with the agent's greeting.
         turns: Most earlier turns; half of the calls have none.
         follow: Share of turns that go on from the answer before, where the line goes on from it.
+        amid: Share of calls whose last turns led to an answer that the line goes on from. By chance
+            few get that far.
         intents: How often an intent is asked for, 1 where it is not named.
         unknown: Share of the questions of the intent "fallback" that are sentences of random words.
         styled: Share of calls with an instruction that asks for a style.
@@ -142,6 +144,7 @@ class Mixture(Section):
     greeted: float
     turns: int
     follow: float
+    amid: float = 0.0
     intents: dict[str, float] = {}  # noqa: RUF012
     unknown: float
     styled: float
@@ -321,13 +324,17 @@ class Conversations:
         style = styles[rng.integers(len(styles))] if styles else NEUTRAL
         call = Call(line, bool(line.tools) and rng.random() < mixture.tools, style)
         start = self._opened(call, rng)
-        for _ in range(max(0, int(rng.integers(-mixture.turns, mixture.turns + 1)))):
-            user, intent = self._question(call, takes, rng)
-            start += [*user, *self._perhaps_cut(self._response(call, intent, rng).ids, rng)]
-            call = call.after(intent)
+        turns = max(0, int(rng.integers(-mixture.turns, mixture.turns + 1)))
+        led = self._led(line, rng) if rng.random() < mixture.amid else []
+        for intent in [*[None] * (turns - len(led)), *led]:
+            wanted = intent or self._wanted(call, rng)
+            user = self._said_by(call, wanted, takes, rng)
+            start += [*user, *self._perhaps_cut(self._response(call, wanted, rng).ids, rng)]
+            call = call.after(wanted)
         exchanges = []
         for _ in range(mixture.questions):
-            user, intent = self._question(call, takes, rng)
+            intent = self._wanted(call, rng)
+            user = self._said_by(call, intent, takes, rng)
             response = self._response(call, intent, rng)
             exchanges.append(self._exchange(user, response, rng.random() < mixture.whole))
         return Scene(start, exchanges)
@@ -362,29 +369,47 @@ class Conversations:
     def _spoken(self, answer: list[int]) -> Example:
         return Example(answer, [SPEECH if self._tokenizer.is_speech(i) else TEXT for i in answer])
 
-    def _question(
-        self, call: Call, takes: Sequence[Takes], rng: np.random.Generator
-    ) -> tuple[list[int], Intent]:
-        """A caller's turn and what it wants."""
-        mixture, line = self._mixture, call.line
-        asked = [i for i in line.intents.values() if f"{line.language} {i.says}" in self._asked]
+    def _asked_on(self, line: Line) -> list[Intent]:
+        """The intents that callers have asked for in the recordings."""
+        return [i for i in line.intents.values() if f"{line.language} {i.says}" in self._asked]
+
+    def _led(self, line: Line, rng: np.random.Generator) -> list[Intent]:
+        """The turns that lead to one of the answers that the line goes on from, if there is any."""
+        asked = self._asked_on(line)
+        ways = [_way_to(line, name) for name in sorted({i.after for i in asked if i.after})]
+        ways = [way for way in ways if all(intent in asked for intent in way)]
+        if not ways:
+            return []
+        kinds = Counter(way[-1].kind for way in ways)
+        weights = np.array([1 / kinds[way[-1].kind] for way in ways])
+        return ways[rng.choice(len(ways), p=weights / weights.sum())]
+
+    def _wanted(self, call: Call, rng: np.random.Generator) -> Intent:
+        """What a caller wants next."""
+        mixture, asked = self._mixture, self._asked_on(call.line)
         here = [i for i in asked if call.answered and i.after == call.answered.name]
         if not here or rng.random() >= mixture.follow:
             here = [intent for intent in asked if intent.after is None]
         # Each kind alike, however many values it has.
         kinds = Counter(intent.kind for intent in here)
         weights = np.array([mixture.intents.get(i.kind, 1.0) / kinds[i.kind] for i in here])
-        intent = here[rng.choice(len(here), p=weights / weights.sum())]
+        return here[rng.choice(len(here), p=weights / weights.sum())]
+
+    def _said_by(
+        self, call: Call, intent: Intent, takes: Sequence[Takes], rng: np.random.Generator
+    ) -> list[int]:
+        """A caller's turn with which it says so."""
+        mixture, line = self._mixture, call.line
         assert intent.says is not None
         if rng.random() < mixture.typed:
             texts = line.sayings[intent.says].train
-            return self._prompt.typed(texts[rng.integers(len(texts))]), intent
+            return self._prompt.typed(texts[rng.integers(len(texts))])
         recordings = self._asked[f"{line.language} {intent.says}"]
         unknown = self._asked.get(f"{line.language} {_UNKNOWN}", [])
         if intent.kind == _FALLBACK and unknown and rng.random() < mixture.unknown:
             recordings = unknown
         index = recordings[rng.integers(len(recordings))]
-        return self._prompt.spoken(self._noisy(takes, index, rng)), intent
+        return self._prompt.spoken(self._noisy(takes, index, rng))
 
     def _dictation(self, takes: Sequence[Takes], rng: np.random.Generator) -> Scene:
         exchanges = []
@@ -431,14 +456,11 @@ class Conversations:
         mixture = self._mixture
         fate = rng.random(len(codes))
         replaced = rng.integers(0, self._tokenizer.audio_count, len(codes))
-        noisy: list[int] = []
-        for code, luck, other in zip(codes.tolist(), fate.tolist(), replaced.tolist(), strict=True):
-            if luck < mixture.drop:
-                continue
-            luck -= mixture.drop
-            noisy.append(other if luck < mixture.replace else code)
-            if mixture.replace <= luck < mixture.replace + mixture.double:
-                noisy.append(code)
+        lost = fate < mixture.drop
+        fate -= mixture.drop
+        wrong = ~lost & (fate < mixture.replace)
+        twice = ~lost & ~wrong & (fate < mixture.replace + mixture.double)
+        noisy: list[int] = np.repeat(np.where(wrong, replaced, codes), 1 - lost + twice).tolist()
         return noisy or codes.tolist()
 
 

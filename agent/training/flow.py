@@ -31,7 +31,7 @@ from agent.training.loop import Average, Loop, parameter_count
 from agent.training.mel import HOP, SAMPLE_RATE, log_mel, to_decoder_rate
 from agent.training.muon import named, optimizers
 from agent.training.on_disk import on_disk
-from agent.training.recipe import Section
+from agent.training.recipe import Device, Section
 from agent.training.voices import AGENT_VOICES
 
 TOKEN_SAMPLES = 1280  # of 16 kHz audio
@@ -59,7 +59,7 @@ class Training(Section):
     lr: float
     average: float
     bfloat16: bool
-    device: str = "cpu"
+    device: Device = "cpu"
     report_every: int
     judge_every: int
     seed: int

@@ -6,15 +6,17 @@ rest beside it, by a process of its own (``glm-voice train language-model --hear
 
 from __future__ import annotations
 
+import functools
 import itertools
+import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from agent.evaluation.text import Language
 from agent.speech.language_model import LanguageModel
@@ -43,68 +45,33 @@ from agent.training.line import NEUTRAL, Line
 from agent.training.listening import Listener
 from agent.training.loop import Average, Loop, parameter_count
 from agent.training.muon import named, optimizers
+from agent.training.side_by_side import SideBySide
 from agent.training.tokenizer_data import spell
 from agent.training.tuning import add_dropout
-
-
-class _Start:
-    """Keys and values of a scene's start, with their gradients; a cache that records."""
-
-    length = 0
-
-    def __init__(self) -> None:
-        self.layers: list[tuple[Tensor, Tensor]] = []
-
-    def reserve(self, count: int) -> None:
-        """Recording needs no room."""
-
-    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        self.layers.append((keys, values))
-        return keys, values
-
-    def advance(self, count: int) -> None:
-        self.length = count
-
-
-class _Branch:
-    """The cache of one exchange: it reads its scene's start and keeps nothing."""
-
-    def __init__(self, start: _Start):
-        self.length = start.length
-        self._start = start
-
-    def reserve(self, count: int) -> None:
-        """Nothing is kept."""
-
-    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        before_keys, before_values = self._start.layers[layer]
-        return torch.cat((before_keys, keys), 1), torch.cat((before_values, values), 1)
-
-    def advance(self, count: int) -> None:
-        """Nothing is kept."""
 
 
 def predictions(
     model: LanguageModel, scenes: Sequence[Scene]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Logits [r, vocab], targets [r], kinds [r] and exchange numbers [r] of ids to predict."""
-    starts = [_Start() for _ in scenes]
     device = model.device
+    starts = SideBySide([len(scene.start) for scene in scenes], device)
     ids = torch.tensor([i for scene in scenes for i in scene.start], device=device)
     none = torch.zeros(0, dtype=torch.int64, device=device)
-    model(ids, [len(scene.start) for scene in scenes], starts, none)
+    model.attending(ids, starts.positions, starts, none)
     exchanges = [exchange for scene in scenes for exchange in scene.exchanges]
-    branches = [
-        _Branch(start) for scene, start in zip(scenes, starts, strict=True) for _ in scene.exchanges
-    ]
+    of = [number for number, scene in enumerate(scenes) for _ in scene.exchanges]
     lengths = [len(exchange.ids) for exchange in exchanges]
+    branches = SideBySide(lengths, device, starts, of)
     ids = torch.tensor([i for exchange in exchanges for i in exchange.ids], device=device)
-    kinds = torch.tensor([k for exchange in exchanges for k in exchange.kinds], device=device)
-    owners = torch.repeat_interleave(torch.arange(len(exchanges)), torch.tensor(lengths)).to(device)
+    kinds = torch.tensor([k for exchange in exchanges for k in exchange.kinds])
     # The id at a position is predicted from the one before; an exchange's first id is given.
     targets = (kinds != GIVEN).nonzero()[:, 0]
-    logits = model(ids, lengths, branches, targets - 1)
-    return logits, ids[targets], kinds[targets], owners[targets]
+    owners = torch.repeat_interleave(torch.arange(len(exchanges)), torch.tensor(lengths))[targets]
+    kinds = kinds[targets].to(device)
+    targets = targets.to(device)
+    logits = model.attending(ids, branches.positions, branches, targets - 1)
+    return logits, ids[targets], kinds, owners.to(device)
 
 
 def losses(model: LanguageModel, scenes: Sequence[Scene], text_weight: float) -> Losses:
@@ -134,6 +101,14 @@ def judge(model: LanguageModel, scenes: Sequence[Scene], name: str) -> dict[str,
     }
 
 
+@dataclass(frozen=True)
+class Batch:
+    """What one step learns from: scenes, and utterances to spell."""
+
+    scenes: list[Scene]
+    beside: list[listening.Utterance]
+
+
 class Recipe:
     """The files of one training and what is made from them, each made once.
 
@@ -143,6 +118,7 @@ class Recipe:
         lines: What is said on the line, one a language.
         tokenizer: The finished speech tokenizer.
         out: Directory of the training.
+        start: A checkpoint of the same sizes to begin from, in place of nothing; it can hear.
     """
 
     def __init__(
@@ -152,8 +128,10 @@ class Recipe:
         lines: Sequence[Line],
         tokenizer: SpeechTokenizer,
         out: Path,
+        start: Path | None = None,
     ):
         self.settings, self.corpus, self.out = settings, corpus, out
+        self._start = start
         self.lines = {line.language: line for line in lines}
         self._tokenizer = tokenizer
         out.mkdir(parents=True, exist_ok=True)
@@ -167,6 +145,9 @@ class Recipe:
 
     def prepare(self) -> None:
         """Write the layout and the codes that do not vary."""
+        if self._start and not self.layout.is_dir():
+            weights = shutil.ignore_patterns("*.safetensors")
+            shutil.copytree(self._start, self.layout, ignore=weights)
         if not self.layout.is_dir():
             codes = self._tokenizer.codebook_size
             write_layout(
@@ -211,7 +192,9 @@ class Recipe:
         conversations = self._conversations(model.text_tokenizer, Takes(self.out / "spoken.npz"))
         held_out = Takes(self.out / "held_out.npz")
         print(f"{parameter_count([model]):,} parameters", flush=True)
-        if not (self.out / "last.pt").is_file():
+        if self._start:
+            model.load_state_dict(LanguageModel.from_pretrained(self._start).state_dict())
+        elif not (self.out / "last.pt").is_file():
             self._listen(listener, model.text_tokenizer, conversations, held_out)
         average = Average(model, settings.average)
         blocks: Any = model.transformer["encoder"]
@@ -226,34 +209,48 @@ class Recipe:
         )
         scenes = self._judged(conversations, held_out)
         averaged = fresh_model(self.layout, settings.seed).to(settings.device)
-        takes = self.takes()
-        sums = torch.zeros(2)
+        sums = torch.zeros(2, device=model.device)
         model.train()
-        while loop.step < loop.steps:
-            rng = loop.begin().numpy
-            batch = conversations.draw(takes, rng)
-            beside = list(self._spelt(conversations, takes, settings.listening.beside, rng))
-            # For many short sequences plain matrix products beat the fused kernel, by a fifth.
-            with sdpa_kernel(SDPBackend.MATH):
-                with torch.autocast(model.device.type, torch.bfloat16, enabled=settings.bfloat16):
-                    found = losses(model, batch, settings.text_weight)
-                    heard = listening.loss(listener, beside)
-                loop.advance(using, found.together + settings.listening.weight * heard)
+        for batch in self._batches(conversations, loop):
+            loop.begin()
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=settings.bfloat16):
+                found = losses(model, batch.scenes, settings.text_weight)
+                heard = listening.loss(listener, batch.beside)
+            loop.advance(using, found.together + settings.listening.weight * heard)
             average.update(model, loop.step)
-            sums += torch.stack([found.text, found.speech]).cpu()
+            sums += torch.stack([found.text, found.speech])
             if loop.step % settings.report_every == 0:
                 mean = (sums / settings.report_every).tolist()
-                figures = {"text": mean[0], "speech": mean[1], "takes": float(len(takes))}
+                figures = {"text": mean[0], "speech": mean[1]}
                 if loop.step % settings.judge_every == 0 or loop.step == loop.steps:
                     average.copy_to(averaged)
                     for name, judged in scenes.items():
                         figures |= judge(averaged, judged, name)
-                    takes = self.takes()
                 loop.report(**figures)
                 sums.zero_()
         loop.save()
         if to:
             write_weights(average.values, model.config, self.layout, to)
+
+    def _batches(self, conversations: Conversations, loop: Loop) -> Iterator[Batch]:
+        """What the steps to come learn from.
+
+        Takes that have been written meanwhile join in after every look at what is held out.
+        """
+        every = self.settings.judge_every
+        while loop.step < loop.steps:
+            takes = self.takes()
+            draw = functools.partial(self.draw, conversations, takes)
+            until = min(loop.steps, (loop.step // every + 1) * every)
+            yield from loop.drawn(draw, until, self.settings.workers)
+
+    def draw(
+        self, conversations: Conversations, takes: Sequence[Takes], rng: np.random.Generator
+    ) -> Batch:
+        """A step's scenes and utterances."""
+        scenes = [s for _ in range(self.settings.scenes) for s in conversations.draw(takes, rng)]
+        beside = self._spelt(conversations, takes, self.settings.listening.beside, rng)
+        return Batch(scenes, list(beside))
 
     def _listen(
         self,
@@ -278,6 +275,7 @@ class Recipe:
             settings.weight_decay,
             settings.judge_every,
             settings.seed,
+            settings.workers,
         )
 
     def _spelt(

@@ -23,7 +23,7 @@ from agent.training.conversations import Mixture
 from agent.training.data import Corpus
 from agent.training.line import Line
 from agent.training.listening import Settings as Listening
-from agent.training.recipe import Section
+from agent.training.recipe import Device, Section
 
 # Of the speech ids' first vectors; twice that of others, lest training soon forgets them.
 _CODE_DEVIATION = 0.04
@@ -48,7 +48,12 @@ class Sizes(Section):
 
 
 class Settings(Sizes):
-    """The recipe; see the comments of ``agent/nano/recipe_language_model.yaml``."""
+    """The recipe; see the comments of ``agent/nano/recipe_language_model.yaml``.
+
+    Attributes:
+        scenes: Of each kind in a step.
+        workers: Processes that draw them beside the training.
+    """
 
     section = "language_model"
 
@@ -57,6 +62,8 @@ class Settings(Sizes):
     first_takes: int
     listening: Listening
     mixture: Mixture
+    scenes: int = 1
+    workers: int = 0
     steps: int
     learning_rate: float
     warmup: int
@@ -65,7 +72,7 @@ class Settings(Sizes):
     text_weight: float
     average: float
     bfloat16: bool
-    device: str = "cpu"
+    device: Device = "cpu"
     judge_every: int
     judged: int
     report_every: int

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from agent.evaluation.text import edit_distance
 from agent.speech.language_model import LanguageModel
 from agent.training.loop import Loop
 from agent.training.muon import named, optimizers
 from agent.training.recipe import Section
+from agent.training.side_by_side import SideBySide
 from agent.training.tokenizer_data import CHARACTERS
 
 # Letters come faster than codes: 50 places a second for 12.5 codes.
@@ -75,17 +75,16 @@ class Listener(nn.Module):
         nn.init.zeros_(self.letters.bias)
         self._rope = model.rope
 
-    def forward(self, utterances: Sequence[Sequence[int]]) -> list[Tensor]:
-        """Log-probabilities of letters [4 n, letters] for every utterance of n speech ids."""
-        lengths = [len(ids) for ids in utterances]
+    def forward(self, utterances: Sequence[Sequence[int]]) -> Tensor:
+        """Log-probabilities of letters [4 n, b, letters] for b utterances of up to n speech ids."""
         device = self._rope.device
+        attention = SideBySide([len(ids) for ids in utterances], device)
         x = self.embedding(torch.tensor([i for ids in utterances for i in ids], device=device))
-        places = torch.cat([torch.arange(length, device=device) for length in lengths])
-        rope = self._rope[:, places]
+        rope = self._rope[:, attention.positions]
         for layer, block in enumerate(self.blocks):
-            x = block(x, rope, lengths, None, layer)
-        letters = self.letters(x).view(-1, len(CHARACTERS) + 1).float().log_softmax(-1)
-        return list(letters.split([_PLACES * length for length in lengths]))
+            x = block(x, rope, attention, layer)
+        letters = self.letters(x).view(len(x), _PLACES, -1).float().log_softmax(-1)
+        return attention.spread(letters).flatten(1, 2).transpose(0, 1)
 
 
 def loss(listener: Listener, utterances: Sequence[Utterance]) -> Tensor:
@@ -93,9 +92,9 @@ def loss(listener: Listener, utterances: Sequence[Utterance]) -> Tensor:
     spoken = [(ids, text) for ids, text in utterances if len(text) < _PLACES * len(ids)]
     logs = listener([ids for ids, _ in spoken])
     return functional.ctc_loss(
-        nn.utils.rnn.pad_sequence(logs),
-        torch.tensor([letter for _, text in spoken for letter in text], device=logs[0].device),
-        torch.tensor([len(log) for log in logs]),
+        logs,
+        torch.tensor([letter for _, text in spoken for letter in text], device=logs.device),
+        torch.tensor([_PLACES * len(ids) for ids, _ in spoken]),
         torch.tensor([len(text) for _, text in spoken]),
         zero_infinity=True,
     )
@@ -108,8 +107,9 @@ def judge(listener: Listener, utterances: Sequence[Utterance]) -> float:
     wrong = total = 0
     for start in range(0, len(utterances), _TOGETHER):
         some = utterances[start : start + _TOGETHER]
-        for (_, text), log in zip(some, listener([ids for ids, _ in some]), strict=True):
-            best = torch.unique_consecutive(log.argmax(-1))
+        likeliest = listener([ids for ids, _ in some]).argmax(-1).T.cpu()
+        for (ids, text), letters in zip(some, likeliest, strict=True):
+            best = torch.unique_consecutive(letters[: _PLACES * len(ids)])
             wrong += edit_distance(text, best[best > 0].tolist())
             total += len(text)
     return wrong / max(1, total)
@@ -124,6 +124,7 @@ def learn(
     weight_decay: float,
     judge_every: int,
     seed: int,
+    workers: int = 0,
 ) -> None:
     """Train a listener, or go on where a stopped training was.
 
@@ -136,6 +137,7 @@ def learn(
         weight_decay: Of the optimizers.
         judge_every: Steps between two looks at what is held out.
         seed: Of everything that is drawn.
+        workers: Processes that draw beside the training.
     """
     others = [*listener.embedding.parameters(), *listener.letters.parameters()]
     using = optimizers(listener.blocks, others, settings.learning_rate, weight_decay)
@@ -143,14 +145,16 @@ def learn(
     rate = settings.learning_rate
     loop = Loop(out, settings.steps, rate, parts, seed, settings.warmup)
     listener.train()
-    total = torch.zeros(())
-    while loop.step < loop.steps:
-        utterances = list(draw(settings.utterances, loop.begin().numpy))
-        # As in the language model's own training, plain products are quicker than fused ones.
-        with sdpa_kernel(SDPBackend.MATH):
-            found = loss(listener, utterances)
-            loop.advance(using, found)
-        total += found.detach().cpu()
+    total = torch.zeros((), device=listener.letters.weight.device)
+
+    def utterances_of(rng: np.random.Generator) -> list[Utterance]:
+        return list(draw(settings.utterances, rng))
+
+    for utterances in loop.drawn(utterances_of, loop.steps, workers):
+        loop.begin()
+        found = loss(listener, utterances)
+        loop.advance(using, found)
+        total += found.detach()
         if loop.step % judge_every == 0 or loop.step == loop.steps:
             rates = {f"cer_{name}": judge(listener, some) for name, some in judged.items()}
             loop.report(ctc=float(total) / judge_every, **rates)

@@ -6,17 +6,20 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer]
 """One, or several that share a network's parameters."""
+
+_Drawn = TypeVar("_Drawn")
 
 SAVE_EVERY = 120.0
 """Seconds between two saves of a training."""
@@ -77,10 +80,34 @@ class Loop:
         """
         if time.monotonic() - self.saved > SAVE_EVERY:
             self.save()
-        numbers = np.random.default_rng((self.seed, self.step))
+        numbers = self.numbers(self.step)
         seed = int(numbers.integers(2**62))
         torch.manual_seed(seed)
         return Draws(numbers, torch.Generator().manual_seed(seed))
+
+    def numbers(self, step: int) -> np.random.Generator:
+        """The random numbers of any step."""
+        return np.random.default_rng((self.seed, step))
+
+    def drawn(
+        self, draw: Callable[[np.random.Generator], _Drawn], until: int, workers: int
+    ) -> Iterator[_Drawn]:
+        """What the steps from the present one on learn from, each drawn with its own numbers.
+
+        Args:
+            draw: Draws it for one step.
+            until: The step before which to end.
+            workers: Processes that draw ahead; 0 draws here.
+        """
+        steps = _Steps(lambda step: draw(self.numbers(step)))
+        yield from DataLoader(
+            steps,
+            batch_size=None,
+            sampler=range(self.step, until),
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            multiprocessing_context="fork" if workers else None,
+        )
 
     def rate(self) -> float:
         """Learning rate of the current step."""
@@ -123,6 +150,20 @@ class Loop:
             log.write(json.dumps(line) + "\n")
         shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
         print(f"{self.step}/{self.steps}  {shown}  left {left / 60:.1f} min", flush=True)
+
+
+class _Steps(Dataset[Any]):
+    """What steps learn from, by their numbers."""
+
+    def __init__(self, of: Callable[[int], Any]):
+        self._of = of
+
+    def __getitem__(self, step: int) -> Any:
+        return self._of(step)
+
+
+def _as_it_is(drawn: Any) -> Any:
+    return drawn
 
 
 class Average:

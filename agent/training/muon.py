@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -42,29 +43,36 @@ class Muon(torch.optim.Optimizer):
         """Update on the gradients there are."""
         for group in self.param_groups:
             rate, momentum = group["lr"], group["momentum"]
+            # Those of one shape together: to a GPU each alone would be next to nothing.
+            alike: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
             for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if not state:
-                    state["mean"] = torch.zeros_like(parameter)
-                mean = state["mean"].lerp_(parameter.grad, 1 - momentum)
-                update = orthogonal(parameter.grad.lerp(mean, momentum).flatten(1))
-                parameter.mul_(1 - rate * group["weight_decay"])
-                size = 0.2 * math.sqrt(max(update.shape))
-                parameter.add_(update.view_as(parameter), alpha=-rate * size)
+                if parameter.grad is not None:
+                    alike[parameter.flatten(1).shape].append(parameter)
+            for shape, parameters in alike.items():
+                gradients = [p.grad for p in parameters if p.grad is not None]
+                means = []
+                for parameter in parameters:
+                    state = self.state[parameter]
+                    if not state:
+                        state["mean"] = torch.zeros_like(parameter)
+                    means.append(state["mean"])
+                torch._foreach_lerp_(means, gradients, 1 - momentum)
+                ahead = torch._foreach_lerp(gradients, means, momentum)
+                updates = orthogonal(torch.stack([one.flatten(1) for one in ahead]))
+                torch._foreach_mul_(parameters, 1 - rate * group["weight_decay"])
+                size = 0.2 * math.sqrt(max(shape))
+                for parameter, update in zip(parameters, updates, strict=True):
+                    parameter.add_(update.view_as(parameter), alpha=-rate * size)
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """About the nearest matrix [n, m] whose singular values are all alike, near 1."""
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    x: Tensor = wide / (wide.norm() + 1e-7)
+    """About the nearest matrices [..., n, m] whose singular values are all alike, near 1."""
+    wide = matrix if matrix.shape[-2] <= matrix.shape[-1] else matrix.mT
+    x: Tensor = wide / (torch.linalg.matrix_norm(wide, keepdim=True) + 1e-7)
     for _ in range(_ROUNDS):
-        square = x @ x.T
-        x = torch.addmm(
-            x, torch.addmm(square, square, square, beta=_CUBIC, alpha=_QUINTIC), x, beta=_LINEAR
-        )
-    return x if wide is matrix else x.T
+        square = x @ x.mT
+        x = _LINEAR * x + (_CUBIC * square + _QUINTIC * square @ square) @ x
+    return x if wide is matrix else x.mT
 
 
 def optimizers(

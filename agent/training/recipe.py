@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import torch
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from agent.yaml_document import read_mapping
+
+
+def _found(device: str) -> str:
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+Device = Annotated[str, AfterValidator(_found)]
+"""``cpu``, ``cuda``, or ``auto``: a GPU where there is one."""
 
 
 class Section(BaseModel):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from agent.speech.tokenizer_encoder import EncoderConfig, EncoderLayer, WhisperVQEncoder
-from agent.training.recipe import Section
+from agent.training.recipe import Device, Section
 from agent.training.tokenizer_data import CHARACTERS
 
 POSITIONS = 1500
@@ -47,7 +47,7 @@ class Settings(Section):
     style: float
     shifted: float
     bfloat16: bool
-    device: str = "cpu"
+    device: Device = "cpu"
     seed: int
 
     def encoder(self) -> EncoderConfig:

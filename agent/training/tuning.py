@@ -29,7 +29,7 @@ from agent.training.language_model_layout import (
 from agent.training.loop import Loop, parameter_count
 from agent.training.lora import Lora
 from agent.training.mix import Mix
-from agent.training.recipe import Section
+from agent.training.recipe import Device, Section
 
 
 class Tuning(Section):
@@ -72,7 +72,7 @@ class Tuning(Section):
     speech_weight: float = 1.0
     bfloat16: bool = False
     checkpointing: bool = False
-    device: str = "cpu"
+    device: Device = "cpu"
     saved_as: Literal["float16", "bfloat16", "float32"] = "float16"
     report_every: int = 10
     judge_every: int = 100

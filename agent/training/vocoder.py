@@ -31,7 +31,7 @@ from agent.training.discriminators import (
 from agent.training.loop import Average, Draws, Loop, parameter_count
 from agent.training.mel import HOP, SAMPLE_RATE, log_mel, pitch, to_decoder_rate
 from agent.training.on_disk import on_disk
-from agent.training.recipe import Section
+from agent.training.recipe import Device, Section
 from agent.training.voices import AGENT_VOICES
 
 
@@ -68,7 +68,7 @@ class Training(Section):
     lr: float
     average: float
     bfloat16: bool
-    device: str = "cpu"
+    device: Device = "cpu"
     report_every: int
     seed: int
     adversarial: Adversarial | None = None

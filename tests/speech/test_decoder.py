@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -115,10 +116,42 @@ def test_audio_over_block_borders_is_that_of_the_joined_mel(fast, tokens):
     audio = torch.cat(_streamed(fast, tokens[:35], 10))
     stream = MelStream(fast.flow, FAST, seed=5)
     with torch.inference_mode():
-        mels = [advance_mels([(stream, block)])[0] for block in torch.split(tokens[:35], 10)]
+        mels = [advance_mels([(stream, block, False)])[0] for block in torch.split(tokens[:35], 10)]
     assert [mel.shape[1] for mel in mels] == [68, 69, 69, 35]
     joined = fast.vocode(torch.cat(mels, dim=1), seed=6)
     assert torch.allclose(audio, joined, atol=2e-3)
+
+
+def test_frames_held_back_are_lost_or_do_not_know_the_next_block(fast, tokens):
+    """Held-back frames come with the next block, made anew with it; the others stay as they are."""
+    held = replace(FAST, held_frames=4)
+    plain, keeping = (MelStream(fast.flow, s, seed=5) for s in (FAST, held))
+    sizes = [10, 10, 10, 5, 0]
+    blocks = [(block, n == 4) for n, block in enumerate(torch.split(tokens[:35], sizes))]
+    with torch.inference_mode():
+        mels = [
+            [advance_mels([(stream, block, last)])[0] for block, last in blocks]
+            for stream in (plain, keeping)
+        ]
+    assert [mel.shape[1] for mel in mels[0]] == [68, 69, 69, 35, 0]
+    assert [mel.shape[1] for mel in mels[1]] == [64, 69, 69, 35, 4]
+    one, other = (torch.cat(parts, dim=1) for parts in mels)
+    assert torch.allclose(one[:, :64], other[:, :64], atol=1e-4)
+    assert not torch.allclose(one[:, 64:68], other[:, 64:68], atol=1e-2)
+
+
+def test_audio_of_held_frames_differs_with_the_pushes(fast, tokens):
+    decoder = SpeechDecoder(fast.flow, fast.vocoder, replace(FAST, held_frames=4))
+    whole = torch.cat(_streamed(decoder, tokens[:35], [35]))
+    assert len(whole) == fast.flow.frames(35) * 256
+    for sizes in ([10, 10, 10, 5], [3, 20, 7, 5, 0], [30, 5]):
+        assert torch.allclose(torch.cat(_streamed(decoder, tokens[:35], sizes)), whole, atol=2e-3)
+
+
+def test_whole_blocks_are_held_back(checkpoint):
+    settings = replace(FAST, held_frames=68)
+    with pytest.raises(CheckpointError, match="held_frames is 68, expected fewer than the 68"):
+        SpeechDecoder.from_pretrained(checkpoint, settings=settings)
 
 
 def test_work_for_a_block_does_not_grow_with_the_answer(fast, tokens, monkeypatch):
@@ -185,11 +218,11 @@ def test_mels_of_streams_advanced_together_are_those_of_each_alone(fast, tokens)
     alone, together = ([MelStream(fast.flow, FAST, seed) for seed in range(4)] for _ in range(2))
     with torch.inference_mode():
         for stream, twin, start in zip(alone, together, starts, strict=True):
-            advance_mels([(stream, tokens[:start])])
-            advance_mels([(twin, tokens[:start])])
-        mels = advance_mels([(stream, tokens[:20]) for stream in together])
+            advance_mels([(stream, tokens[:start], False)])
+            advance_mels([(twin, tokens[:start], False)])
+        mels = advance_mels([(stream, tokens[:20], False) for stream in together])
         for stream, mel in zip(alone, mels, strict=True):
-            assert torch.allclose(advance_mels([(stream, tokens[:20])])[0], mel, atol=1e-4)
+            assert torch.allclose(advance_mels([(stream, tokens[:20], False)])[0], mel, atol=1e-4)
 
 
 def test_full_windows_share_each_call_of_the_flow(fast, tokens, monkeypatch):

@@ -269,6 +269,37 @@ def test_stopped_training_starts_again_or_ends_elsewhere(
     assert (recipe.out / "log.jsonl").stat().st_size == size
 
 
+def test_workers_draw_something_else(recipe, lines, tmp_path):
+    alone = torch.load(_trained(recipe).out / "last.pt", weights_only=True)
+    many = recipe.settings.model_copy(update={"workers": 2})
+    helped = recipes.Recipe(many, recipe.corpus, lines, BeepTokenizer(), tmp_path / "helped")
+    found = torch.load(_trained(helped).out / "last.pt", weights_only=True)
+    for name, value in alone["average"].items():
+        torch.testing.assert_close(found["average"][name], value, rtol=0, atol=0)
+
+
+def _trained(recipe):
+    recipe.prepare()
+    recipe.hear(1)
+    recipe.run()
+    return recipe
+
+
+def test_training_does_not_begin_where_another_ended(recipe, lines, tmp_path):
+    recipe.run(tmp_path / "export")
+    still = recipe.settings.model_copy(update={"steps": 1, "learning_rate": 0.0})
+    on = recipes.Recipe(
+        still, recipe.corpus, lines, BeepTokenizer(), tmp_path / "on", tmp_path / "export"
+    )
+    _trained(on).run(tmp_path / "again")
+    assert not (tmp_path / "on" / "listening").exists()
+    first, second = (
+        LanguageModel.from_pretrained(tmp_path / name).state_dict() for name in ("export", "again")
+    )
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=0, atol=0)
+
+
 def test_a_question_is_judged_in_another_language_or_without_its_tool(recipe):
     _, conversations = parts(recipe)
     held_out = Takes(recipe.out / "held_out.npz")

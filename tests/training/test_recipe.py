@@ -1,8 +1,9 @@
 from pathlib import Path
 
 import pytest
+import torch
 
-from agent.training.recipe import Section
+from agent.training.recipe import Device, Section
 
 
 class Inner(Section):
@@ -36,6 +37,21 @@ def test_numbers_and_paths_are_what_the_file_means(tmp_path):
     more = GOOD.replace("line:", "more: {a: [{share: 1, data: deep/b}]}, line:")
     assert read(tmp_path, more).more["a"][0].data == tmp_path / "deep" / "b"
     assert settings.inner.data == Path("/nowhere")
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_device_is_not_what_the_machine_has(tmp_path, monkeypatch, gpu):
+    class Trained(Section):
+        section = "trained"
+        device: Device = "cpu"
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    path = tmp_path / "recipe.yaml"
+    devices = {}
+    for asked in ("auto", "cpu", "cuda:1"):
+        path.write_text(f"trained: {{device: {asked}}}")
+        devices[asked] = Trained.read(path).device
+    assert devices == {"auto": "cuda" if gpu else "cpu", "cpu": "cpu", "cuda:1": "cuda:1"}
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,17 @@ def test_random_words_get_another_answer_than_the_fallback(material):
     assert {material.said(number) for number in heard} == {"random words", "What is new."}
 
 
+def test_a_call_in_the_midst_of_several_turns_has_not_come_there(material):
+    contexts = Counter()
+    for start, _, _ in material.calls(60, amid=1.0, turns=2):
+        ended = material.answers(material.read(start))[-1][0]
+        assert ended in ("Which day.", "Booked for Monday.", "Booked for Friday.")
+        contexts[ended] += 1
+    assert len(contexts) == 3
+    # Both days together are one of two contexts.
+    assert 0.3 < contexts["Which day."] / contexts.total() < 0.7
+
+
 def test_a_typed_question_is_none_of_the_lines(material):
     line = material.lines["en"]
     for _, exchange, _ in material.calls(20, typed=1.0):
@@ -167,7 +178,7 @@ def test_a_typed_question_is_none_of_the_lines(material):
 
 def test_an_answer_that_is_cut_in_history_lacks_its_question_or_is_learnt(material):
     cut = whole = 0
-    for start, exchange, _ in material.calls(30, tools=1.0, cut=1.0, follow=1.0):
+    for start, exchange, _ in material.calls(90, tools=1.0, cut=1.0, follow=1.0):
         parts = re.split(r"(?=<\|user\|>)", material.tokenizer.decode(start))
         for part in parts[1:]:
             speech = part.split("streaming_transcription\n", 1)[1].count("<|audio_")
@@ -210,7 +221,7 @@ def test_dictation_and_reading_differ_from_what_is_asked_for(material):
     written, read = set(), set()
     conversations, rng = material.conversations(), np.random.default_rng(0)
     tokenizer = material.tokenizer
-    for _ in range(40):
+    for _ in range(80):
         _, dictation, reading = conversations.draw(material.heard, rng)
         assert tokenizer.decode(dictation.start).endswith(f"\n{TRANSCRIBE_SYSTEM}")
         for exchange in dictation.exchanges:
