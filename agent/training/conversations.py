@@ -1,14 +1,15 @@
 """Conversations to train a language model on: speech codes in, interleaved answers out.
 
 A scene is the start of a conversation and many ways in which it may go on, so that the start is
-read once for all of them. Three kinds, all written by :mod:`agent.speech.prompt`, so that training
+read once for all of them. Four kinds, all written by :mod:`agent.speech.prompt`, so that training
 and calls cannot differ:
 
 - calls: callers' questions, spoken (sometimes typed), and the line's answers, after a greeting and
   earlier turns, some of those cut as after a barge-in; in some the agent was asked for a style, in
   some it has tools and uses them;
 - dictation: callers' speech and its words as text alone;
-- reading: sentences that are to be said as they stand, in the agent's voice.
+- reading: sentences that are to be said as they stand, in the agent's voice;
+- greetings, before a caller has said anything.
 """
 
 from __future__ import annotations
@@ -118,6 +119,7 @@ class Mixture(Section):
         questions: Ways to go on in a call.
         dictations: The same in dictation.
         readings: The same in reading.
+        greetings: Greetings of calls with system prompts of all kinds.
         languages: Share of calls in each language.
         greeted: Share of calls that begin with the agent's greeting.
         turns: Most earlier turns; half of the calls have none.
@@ -140,6 +142,7 @@ class Mixture(Section):
     questions: int
     dictations: int
     readings: int
+    greetings: int = 0
     languages: dict[Language, float]
     greeted: float
     turns: int
@@ -243,8 +246,12 @@ class Conversations:
         self._asked = dict(asked)
 
     def draw(self, takes: Sequence[Takes], rng: np.random.Generator) -> list[Scene]:
-        """One scene of each kind, its callers heard in one of the takes each."""
-        return [self._call(takes, rng), self._dictation(takes, rng), self._reading(rng)]
+        """A call, a dictation, a reading and some greetings; a caller is heard in one of the takes.
+
+        The greetings are scenes of their own, since what makes them differ is how they start.
+        """
+        greetings = [self._greeted(rng) for _ in range(self._mixture.greetings)]
+        return [self._call(takes, rng), self._dictation(takes, rng), self._reading(rng), *greetings]
 
     def overhear(
         self, takes: Sequence[Takes], count: int, rng: np.random.Generator
@@ -296,34 +303,53 @@ class Conversations:
         speech = self._tokenizer.speech_ids(codes.tolist())
         return self._interleave.arrange(self._tokenizer.encode_plain(text), speech)
 
-    def _opened(self, call: Call, rng: np.random.Generator | None) -> list[int]:
-        """System prompt and perhaps the greeting; always the plain greeting if rng is None."""
-        greeted = rng is None or rng.random() < self._mixture.greeted
+    def _greeting(
+        self, call: Call, rng: np.random.Generator | None, first: bool = True
+    ) -> tuple[list[int], list[int], list[int]]:
+        """System prompt; what asks for a greeting, the plain one if rng is None; the greeting.
+
+        Args:
+            call: What the system prompt is about.
+            rng: Draws how it is put.
+            first: Whether the agent speaks first.
+        """
         asked = call.line.styles.get(call.style)
         instruction = None if asked is None or rng is None else asked[rng.integers(len(asked))]
         tools = call.line.tools if call.tools else ()
-        prompt = system_prompt(not greeted, instruction, tools)
+        prompt = system_prompt(not first, instruction, tools)
         if instruction and not tools and rng is not None and rng.random() < 0.5:
             prompt = instruction  # in place of the published prompt, as a gateway's settings may
-        start = self._prompt.opening(prompt)
-        if not greeted:
-            return start
         line = call.line
         if rng is not None and rng.random() < _OTHER_GREETING:
             line = list(self._lines.values())[rng.integers(len(self._lines))]
         intent = next(i for i in line.intents.values() if i.instruction)
         style = call.style if call.style in line.styles else NEUTRAL
-        greeting = self._perhaps_cut(self._answers[intent.answer, style], rng)
-        return [*start, *self._prompt.typed(intent.instruction or ""), *greeting]
+        typed = self._prompt.typed(intent.instruction or "")
+        return self._prompt.opening(prompt), typed, self._answers[intent.answer, style]
 
-    def _call(self, takes: Sequence[Takes], rng: np.random.Generator) -> Scene:
+    def _opened(self, call: Call, rng: np.random.Generator | None) -> list[int]:
+        """System prompt and perhaps the greeting; always the plain greeting if rng is None."""
+        greeted = rng is None or rng.random() < self._mixture.greeted
+        start, asked, greeting = self._greeting(call, rng, greeted)
+        return [*start, *asked, *self._perhaps_cut(greeting, rng)] if greeted else start
+
+    def _drawn(self, rng: np.random.Generator) -> Call:
+        """A call that has not begun."""
         mixture = self._mixture
         shares = np.array([mixture.languages.get(language, 0.0) for language in self._lines])
         line = list(self._lines.values())[rng.choice(len(shares), p=shares / shares.sum())]
         styles = list(line.styles) if rng.random() < mixture.styled else []
         style = styles[rng.integers(len(styles))] if styles else NEUTRAL
-        call = Call(line, bool(line.tools) and rng.random() < mixture.tools, style)
-        start = self._opened(call, rng)
+        return Call(line, bool(line.tools) and rng.random() < mixture.tools, style)
+
+    def _greeted(self, rng: np.random.Generator) -> Scene:
+        """A call's greeting, which ends where the caller's turn begins."""
+        start, asked, greeting = self._greeting(self._drawn(rng), rng)
+        return Scene(start, [self._exchange(asked, self._spoken(greeting))])
+
+    def _call(self, takes: Sequence[Takes], rng: np.random.Generator) -> Scene:
+        mixture, call = self._mixture, self._drawn(rng)
+        line, start = call.line, self._opened(call, rng)
         turns = max(0, int(rng.integers(-mixture.turns, mixture.turns + 1)))
         led = self._led(line, rng) if rng.random() < mixture.amid else []
         for intent in [*[None] * (turns - len(led)), *led]:

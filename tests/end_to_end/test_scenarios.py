@@ -14,7 +14,7 @@ from telephony.simulator.suite_report import Outcome, ScenarioReport
 
 SCENARIOS = Path(__file__).parent / "scenarios"
 SCRIPTS = collect([SCENARIOS])
-AT_ONCE = 4
+AT_ONCE = 3
 
 
 async def rehearse(directory: Path) -> dict[str, ScenarioReport]:

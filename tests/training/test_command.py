@@ -72,7 +72,7 @@ def test_the_shipped_sequence_cut_short_makes_no_checkpoint_that_speaks(
     changed(
         recipes, "language_model", lines=["line.yaml"], hidden_size=32, num_attention_heads=2,
         kv_channels=16, ffn_hidden_size=32, num_layers=1, text_tokens=300, takes=1, steps=2,
-        report_every=1, judge_every=2, judged=1,
+        report_every=1, judge_every=2, judged=1, scenes=1, workers=0,
         listening={
             "blocks": 1, "steps": 2, "utterances": 2, "learning_rate": 1e-3, "warmup": 1,
             "beside": 1, "weight": 0.3,

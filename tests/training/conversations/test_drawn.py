@@ -168,6 +168,27 @@ def test_a_call_in_the_midst_of_several_turns_has_not_come_there(material):
     assert 0.3 < contexts["Which day."] / contexts.total() < 0.7
 
 
+def test_greeting_with_tools_is_not_learnt_to_its_end(material):
+    conversations, rng = (
+        material.conversations(greetings=3, tools=0.5, styled=0.5),
+        np.random.default_rng(0),
+    )
+    prompts = set()
+    for _ in range(20):
+        greetings = conversations.draw(material.heard, rng)[3:]
+        assert len(greetings) == 3
+        for scene in greetings:
+            (exchange,) = scene.exchanges
+            (_, asked, _), (_, said, _), _ = material.read(exchange.ids)
+            assert (asked, said) in {
+                ("Greet the caller.", "Clinic, hello?"), ("问候来电者。", "诊所您好。")
+            }  # fmt: skip
+            assert material.learnt(exchange, TEXT) == f"{said}<|user|>"
+            prompt = material.tokenizer.decode(scene.start)
+            prompts.add(("Books." in prompt, "lowly" in prompt))
+    assert len(prompts) == 4
+
+
 def test_a_typed_question_is_none_of_the_lines(material):
     line = material.lines["en"]
     for _, exchange, _ in material.calls(20, typed=1.0):
