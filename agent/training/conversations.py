@@ -322,7 +322,7 @@ class Conversations:
         line = call.line
         if rng is not None and rng.random() < _OTHER_GREETING:
             line = list(self._lines.values())[rng.integers(len(self._lines))]
-        intent = next(i for i in line.intents.values() if i.instruction)
+        intent = line.greeting
         style = call.style if call.style in line.styles else NEUTRAL
         typed = self._prompt.typed(intent.instruction or "")
         return self._prompt.opening(prompt), typed, self._answers[intent.answer, style]
@@ -460,7 +460,7 @@ class Conversations:
             text, answer = texts[rng.integers(len(texts))]
             exchanges.append(self._exchange(self._prompt.say(text), self._spoken(answer)))
         line = list(self._lines.values())[rng.integers(len(self._lines))]
-        greeting = next(i for i in line.intents.values() if i.instruction)
+        greeting = line.greeting
         asked = self._prompt.typed(greeting.instruction or "")
         said = self._spoken(self._answers[greeting.answer, NEUTRAL])
         exchanges.append(self._exchange(asked, said))

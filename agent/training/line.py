@@ -117,6 +117,11 @@ class Line:
         said = (text for intent in self.intents.values() for text in intent.spoken())
         return list(dict.fromkeys(said))
 
+    @property
+    def greeting(self) -> Intent:
+        """What the agent is told to do before anybody speaks."""
+        return next(intent for intent in self.intents.values() if intent.instruction)
+
     def asked_by(self, saying: str) -> list[Intent]:
         """The intents that a saying may mean."""
         return [intent for intent in self.intents.values() if intent.says == saying]
