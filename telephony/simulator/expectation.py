@@ -198,7 +198,7 @@ class CallExpectation(_Common):
     Attributes:
         cause: How the call ends.
         errors: Codes that Twilio's error log must hold, and no others.
-        transferred_to: The number, SIP address or queue that the call is transferred to last;
+        transferred_to: The number or conference that the call is connected with last;
             ``nobody``: it is not transferred.
         at_least_ms: Shortest duration of the media stream.
         at_most_ms: Longest duration.

@@ -225,8 +225,6 @@ class CallTrace:
         connect_seconds: How long the (last) WebSocket took to open, or None.
         stream: The media, or None if there was none.
         said: What Twilio's own voice said, because TwiML told it to.
-        transfers: Whom the caller was connected with, in order: numbers, SIP addresses,
-            conferences.
         errors: What Twilio would have logged.
         cause: How it ended.
         ended_at: Unix seconds at which it had ended.
@@ -246,7 +244,6 @@ class CallTrace:
     connect_seconds: float | None = None
     stream: StreamTrace | None = None
     said: list[str] = field(default_factory=list)
-    transfers: list[str] = field(default_factory=list)
     errors: list[TwilioError] = field(default_factory=list)
     cause: Cause = Cause.UNREACHABLE
     ended_at: float = 0.0

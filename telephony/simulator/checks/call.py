@@ -30,7 +30,8 @@ def check_ending(expect: CallExpectation, trace: CallTrace) -> list[Check]:
         ),
     ]
     if expect.transferred_to is not None:
-        target = trace.transfers[-1] if trace.transfers else NOBODY
+        connected = [dial.answered_by for dial in trace.dials if dial.answered_by is not None]
+        target = connected[-1] if connected else NOBODY
         checks.append(
             Check(
                 name="transferred_to",
