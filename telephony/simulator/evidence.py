@@ -179,6 +179,7 @@ class Evidence:
         # The answer may pause just then and go on; what outlasts the line answers it.
         rest = [s for s in self._spans if line.start <= s[0] and s[1] <= line.end]
         silent = (before + rest)[-1][1]
+        again = next((span[0] for span in self._spans if span[0] > silent), None)
         turns = self.turns(place - 1 if place else None)
         cut = [turn for turn in turns if turn.interrupted_at is not None]
         turn = cut[-1] if cut else None
@@ -188,6 +189,7 @@ class Evidence:
         return BargeIn(
             after_ms=_milliseconds(line.start - answer[0][0]),
             silent_after_ms=max(0.0, _milliseconds(silent - line.start)),
+            resumed_after_ms=None if again is None else _milliseconds(again - line.end),
             decided_after_ms=decided,
             generated=turn.text if turn else None,
             kept=turn.heard_text if turn else None,

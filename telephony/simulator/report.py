@@ -58,6 +58,8 @@ class BargeIn(Part):
     Attributes:
         after_ms: How long the agent's answer had been audible.
         silent_after_ms: From the caller's first audible sample to the agent's last one.
+        resumed_after_ms: From the caller's last audible sample until the agent was heard again,
+            negative if that was before; None if it was not.
         decided_after_ms: From the caller's first audible sample to the gateway's decision that
             this is an interruption.
         generated: What the agent was about to say.
@@ -66,6 +68,7 @@ class BargeIn(Part):
 
     after_ms: float
     silent_after_ms: float
+    resumed_after_ms: float | None = None
     decided_after_ms: float | None = None
     generated: str | None = None
     kept: str | None = None

@@ -36,8 +36,13 @@ def check_barge_in(expectation: Expectation, barge_in: BargeIn | None) -> list[C
     return checks
 
 
+_DOUBT_MS = 500
+"""An agent may fall silent to hear what the caller wants, so long after a murmur at most. Whoever
+answers a murmur needs longer, since the turn's end must be noticed and the answer be made."""
+
+
 def check_backchannel(barge_in: BargeIn | None, milliseconds: float) -> list[Check]:
-    """Judge a murmur: the agent must talk on, as if nothing had been said.
+    """Judge a murmur: the agent must talk on, as if nothing had been said, or soon go on.
 
     Args:
         barge_in: What happened; None if the agent was not talking.
@@ -48,12 +53,16 @@ def check_backchannel(barge_in: BargeIn | None, milliseconds: float) -> list[Che
     else:
         found = f"it was heard for {barge_in.silent_after_ms:.0f} ms from the murmur's beginning"
         passed = barge_in.silent_after_ms > milliseconds
+        if barge_in.resumed_after_ms is not None and not passed:
+            found += f", and again {barge_in.resumed_after_ms:.0f} ms after its end"
+            passed = barge_in.resumed_after_ms <= _DOUBT_MS
         if barge_in.decided_after_ms is not None:
             found, passed = f"{found}, and took it for an interruption", False
     return [
         Check(
             name="backchannel",
-            expected=f"the agent talks on, past the murmur of {milliseconds:.0f} ms",
+            expected=f"the agent talks on past the murmur of {milliseconds:.0f} ms, or goes on "
+            f"within {_DOUBT_MS} ms of its end",
             found=found,
             passed=passed,
         )

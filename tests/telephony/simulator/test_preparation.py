@@ -191,3 +191,28 @@ async def test_an_agent_that_talks_on_passes_a_murmur(agent, clock, wav):
 
     assert report.passed, report.model_dump_json(indent=1)
     assert report.turns[1].checks[0].found.startswith("it was heard for 2400 ms")
+
+
+@pytest.mark.parametrize(("silence", "passed"), [(0.4, True), (0.9, False)])
+async def test_an_agent_may_fall_silent_for_a_murmur_and_soon_go_on(
+    agent, clock, wav, silence, passed
+):
+    async def doubting(line):
+        async for event in line.events():
+            if isinstance(event, Start):
+                await line.say(0.7)
+                await clock.sleep(0.7 + silence)
+                await line.say(2.0)
+
+    agent.behave = doubting
+    murmur = {
+        "say": "mm-hm",
+        "wav": wav("murmur.wav", seconds=0.3),
+        "when": {"during_agent": {"after_ms": 500}},
+        "backchannel": True,
+    }
+
+    report = await run_scenario(script(murmur, greeting=True), agent.target, None, clock=clock)
+
+    (check,) = [check for check in report.turns[1].checks if check.name == "backchannel"]
+    assert check.passed is passed, check.found
