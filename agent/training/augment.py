@@ -80,18 +80,25 @@ def vary(audio: Audio, rng: np.random.Generator, strength: float = 1.0) -> Augme
 
 
 def mask_spectrum(mel: Tensor, rng: np.random.Generator, strength: float = 1.0) -> Tensor:
-    """Blank bands and moments of log-mel [batch, n_mels, frames] in place (Park 2019)."""
+    """Log-mel [batch, n_mels, frames] with bands and moments blanked (Park 2019)."""
     batch, n_mels, frames = mel.shape
-    floors = mel.amin(dim=(1, 2))
-    for item in range(batch):
-        width = int(strength * rng.integers(0, 9))
-        low = int(rng.integers(0, n_mels - width))
-        mel[item, low : low + width] = floors[item]
-        for _ in range(2):
-            length = min(int(strength * rng.integers(0, 17)), frames // 8)
-            start = int(rng.integers(0, frames - length))
-            mel[item, :, start : start + length] = floors[item]
-    return mel
+    blank = _spans(rng, batch, n_mels, 9, n_mels, strength)[:, :, None]
+    for _ in range(2):
+        blank = blank | _spans(rng, batch, frames, 17, frames // 8, strength)[:, None]
+    floors = mel.amin(dim=(1, 2), keepdim=True)
+    return torch.where(torch.from_numpy(blank).to(mel.device), floors, mel)
+
+
+def _spans(
+    rng: np.random.Generator, count: int, size: int, below: int, most: int, strength: float
+) -> npt.NDArray[np.bool_]:
+    """One span in each of ``count`` rows of ``size``: shorter than ``below``, ``most`` at most."""
+    lengths = np.minimum((strength * rng.integers(0, below, count)).astype(int), most)
+    starts = rng.integers(0, size - lengths)
+    places = np.arange(size)
+    inside: npt.NDArray[np.bool_] = places >= starts[:, None]
+    inside &= places < (starts + lengths)[:, None]
+    return inside
 
 
 def running_maximum(log_mel: Tensor, block: int) -> Tensor:

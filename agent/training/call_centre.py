@@ -17,7 +17,7 @@ from loguru import logger
 from agent.sound import Audio
 from agent.speech.tokenizer import SpeechTokenizer
 from agent.training.augment import vary
-from agent.training.conversations import hear_plainly, spoken_codes, stream_codes
+from agent.training.conversations import hear_plainly, spoken_codes
 from agent.training.recipe import Section
 from agent.training.scripts import Said, Script, Turn, read_audio, read_scripts
 from agent.training.shards import SAMPLE_RATE, Shards, ShardWriter
@@ -167,7 +167,7 @@ class CallCentre:
         elif take == 0:
             heard = hear_plainly(audio, self._tokenizer)
         else:
-            heard = stream_codes(self._tokenizer, vary(audio, rng).audio)
+            (heard,) = self._tokenizer.encode([vary(audio, rng).audio])
         return [int(code) for code in heard]
 
 

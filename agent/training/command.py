@@ -203,20 +203,27 @@ def _nano(options: argparse.Namespace) -> None:
     shared = {
         "data": out / "data",
         "tokenizer": export / "speech_tokenizer",
-        "start": None,
         "hear": False,
     }
-    for name, part, to in (
-        ("corpus", "data", None),
-        ("tokenizer", "tokenizer", "speech_tokenizer"),
-        ("vocoder", "vocoder", "speech_decoder"),
-        ("flow", "flow", "speech_decoder"),
-        ("language-model", "language_model", "language_model"),
+    for name, run, start, to in (
+        ("corpus", "data", None, None),
+        ("tokenizer", "tokenizer", None, None),
+        ("tokenizer", "tokenizer_continued", out / "tokenizer", "speech_tokenizer"),
+        ("vocoder", "vocoder", None, "speech_decoder"),
+        ("flow", "flow", None, "speech_decoder"),
+        ("language-model", "language_model", None, "language_model"),
     ):
-        print(f"== {name}", flush=True)
-        settings = options.settings / f"recipe_{name.replace('-', '_')}.yaml"
-        where = {"settings": settings, "out": out / part, "export": to and export / to}
-        PARTS[name].run(argparse.Namespace(**shared, **where))
+        print(f"== {run}", flush=True)
+        recipe = "corpus" if run == "data" else run
+        PARTS[name].run(
+            argparse.Namespace(
+                settings=options.settings / f"recipe_{recipe}.yaml",
+                start=start,
+                out=out / run,
+                export=to and export / to,
+                **shared,
+            )
+        )
 
 
 PARTS = {
@@ -234,7 +241,7 @@ PARTS = {
         ),
     ),
     "tokenizer": Part(
-        "train a speech tokenizer; --start is a Whisper checkpoint",
+        "train a speech tokenizer; --start is a Whisper checkpoint, or an earlier run's --out",
         _tokenizer,
         ("--settings", "--data", "--out"),
         ("--start", "--export"),

@@ -39,14 +39,9 @@ from agent.training.shards import SAMPLE_RATE
 Codes = npt.NDArray[np.int64]
 _FALLBACK = "fallback"
 _UNKNOWN = "(random words)"
+_TOGETHER = 2000  # utterances in memory, of which those of equal length are tokenised together
 # Share of greeted calls whose greeting is in whichever language, whatever the caller speaks.
 _OTHER_GREETING = 0.3
-
-
-def stream_codes(tokenizer: SpeechTokenizer, audio: npt.NDArray[np.float32]) -> Codes:
-    """Codes of float32 [n] at 16 kHz, by the stream: what a call gives."""
-    stream = tokenizer.stream()
-    return np.concatenate([stream.push(audio), stream.finish()])
 
 
 def hear(
@@ -55,23 +50,31 @@ def hear(
     """Indices and codes of callers' utterances, as random phone lines and a detector leave them.
 
     Before the words 0 to 0.5 s of quiet, which also moves them against the token grid; after them
-    0.1 to 0.8 s.
+    0.1 to 0.8 s. What has equal lengths is tokenised together: only then has it the ids that it
+    would have alone, in a call.
     """
-    for index, utterance in corpus.read(indices):
-        rng = np.random.default_rng((seed, index))
-        before, after = rng.uniform(0.0, 0.5), rng.uniform(0.1, 0.8)
-        quiet = (int(before * SAMPLE_RATE), int(after * SAMPLE_RATE))
-        yield index, stream_codes(tokenizer, vary(np.pad(utterance.audio, quiet), rng).audio)
+    utterances = corpus.read(indices)
+    while some := list(itertools.islice(utterances, _TOGETHER)):
+        alike: dict[int, list[tuple[int, Audio]]] = defaultdict(list)
+        for index, utterance in some:
+            rng = np.random.default_rng((seed, index))
+            before, after = rng.uniform(0.0, 0.5), rng.uniform(0.1, 0.8)
+            quiet = (int(before * SAMPLE_RATE), int(after * SAMPLE_RATE))
+            heard = vary(np.pad(utterance.audio, quiet), rng).audio
+            alike[tokenizer.padded(len(heard))].append((index, heard))
+        for group in alike.values():
+            codes = tokenizer.encode([heard for _, heard in group])
+            yield from zip((index for index, _ in group), codes, strict=True)
 
 
 def hear_plainly(audio: Audio, tokenizer: SpeechTokenizer) -> Codes:
     """Codes of an utterance over a clean phone line, with the quiet of an average turn."""
     quiet = (SAMPLE_RATE // 5, SAMPLE_RATE * 2 // 5)
-    return stream_codes(tokenizer, phone_band(np.pad(audio, quiet)))
+    return spoken_codes(np.pad(audio, quiet), tokenizer)
 
 
 def spoken_codes(audio: Audio, tokenizer: SpeechTokenizer) -> Codes:
-    """Codes of an utterance by the agent's voice, as the decoder learns to speak them."""
+    """Codes of an utterance over a clean phone line."""
     codes: Codes
     (codes,) = tokenizer.encode([phone_band(audio)])
     return codes

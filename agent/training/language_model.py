@@ -240,12 +240,12 @@ class Recipe:
         every = self.settings.judge_every
         while loop.step < loop.steps:
             takes = self.takes()
-            draw = functools.partial(self.draw, conversations, takes)
             until = min(loop.steps, (loop.step // every + 1) * every)
+            draw = functools.partial(self.draw, conversations, takes)
             yield from loop.drawn(draw, until, self.settings.workers)
 
     def draw(
-        self, conversations: Conversations, takes: Sequence[Takes], rng: np.random.Generator
+        self, conversations: Conversations, takes: Sequence[Takes], _: int, rng: np.random.Generator
     ) -> Batch:
         """A step's scenes and utterances."""
         scenes = [s for _ in range(self.settings.scenes) for s in conversations.draw(takes, rng)]

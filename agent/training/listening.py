@@ -147,7 +147,7 @@ def learn(
     listener.train()
     total = torch.zeros((), device=listener.letters.weight.device)
 
-    def utterances_of(rng: np.random.Generator) -> list[Utterance]:
+    def utterances_of(_: int, rng: np.random.Generator) -> list[Utterance]:
         return list(draw(settings.utterances, rng))
 
     for utterances in loop.drawn(utterances_of, loop.steps, workers):

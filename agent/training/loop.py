@@ -90,16 +90,16 @@ class Loop:
         return np.random.default_rng((self.seed, step))
 
     def drawn(
-        self, draw: Callable[[np.random.Generator], _Drawn], until: int, workers: int
+        self, draw: Callable[[int, np.random.Generator], _Drawn], until: int, workers: int
     ) -> Iterator[_Drawn]:
         """What the steps from the present one on learn from, each drawn with its own numbers.
 
         Args:
-            draw: Draws it for one step.
+            draw: Draws it for one step, given its number.
             until: The step before which to end.
             workers: Processes that draw ahead; 0 draws here.
         """
-        steps = _Steps(lambda step: draw(self.numbers(step)))
+        steps = _Steps(lambda step: draw(step, self.numbers(step)))
         yield from DataLoader(
             steps,
             batch_size=None,

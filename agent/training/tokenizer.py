@@ -11,14 +11,15 @@ codes (van den Oord 2017, appendix A.1; Dhariwal 2020), straight-through gradien
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from agent.evaluation.text import edit_distance
@@ -27,8 +28,9 @@ from agent.speech.tokenizer_encoder import WhisperVQEncoder
 from agent.training.augment import mask_spectrum, running_maximum
 from agent.training.data import Corpus
 from agent.training.loop import Loop, parameter_count
+from agent.training.muon import named, optimizers
 from agent.training.shards import SAMPLE_RATE
-from agent.training.tokenizer_data import FRAME_SAMPLES, IGNORED, Batch, Loader
+from agent.training.tokenizer_data import FRAME_SAMPLES, IGNORED, Batch, Loader, Plans
 from agent.training.tokenizer_parts import (
     POOL,
     POSITIONS,
@@ -50,7 +52,8 @@ class Trainer:
         settings: The recipe.
         corpus: What is heard.
         out: Directory of the run.
-        start: A Whisper checkpoint to begin with; None begins from nothing.
+        start: What to begin with: a Whisper checkpoint, or the directory of an earlier run; None
+            begins from nothing.
 
     Raises:
         CheckpointError: ``start`` is missing, damaged or of other sizes.
@@ -60,7 +63,7 @@ class Trainer:
         torch.manual_seed(settings.seed)
         self.settings = settings
         self.loader = Loader(corpus, settings.batch_seconds)
-        self.train_indices = corpus.indices(split="train")
+        self.plans = Plans(self.loader, corpus.indices(split="train"), settings.seed)
         self.judged = {
             "seen": corpus.indices(split="held_out", seen_voice=True, role="caller", language="en"),
             "unseen": corpus.indices(split="held_out", seen_voice=False, language="en"),
@@ -75,27 +78,29 @@ class Trainer:
         self.reader = Reader(
             settings, max(1, len(self.loader.phone_names)), max(1, len(self.loader.styles))
         )
+        saved: dict[str, Any] | None = None
         if start is None:
             start_from(self.encoder, self.reader)
+        elif (start / "last.pt").is_file():
+            saved = torch.load(start / "last.pt", map_location="cpu", weights_only=True)
         else:
             start_from_whisper(start, settings, self.encoder, self.reader)
         self.encoder.to(settings.device)
         self.reader.to(settings.device)
         self.quantiser = Quantiser(self.encoder, settings)
-        self.parameters = [
-            p for p in [*self.encoder.parameters(), *self.reader.parameters()] if p.requires_grad
-        ]
-        self.optimizer = torch.optim.AdamW(
-            self.parameters,
-            lr=settings.learning_rate,
-            betas=(0.9, 0.98),
-            weight_decay=settings.weight_decay,
-            fused=True,
+        if saved is not None:
+            for name in ("encoder", "reader", "quantiser"):
+                getattr(self, name).load_state_dict(saved[name])
+        self.optimizers = optimizers(
+            nn.ModuleList([self.encoder, self.reader]),
+            self.reader.heads(),
+            settings.learning_rate,
+            settings.weight_decay,
         )
         self.switch = int(settings.continuous * settings.steps)
         parts = {
-            "encoder": self.encoder, "reader": self.reader, "optimizer": self.optimizer,
-            "quantiser": self.quantiser,
+            "encoder": self.encoder, "reader": self.reader, "quantiser": self.quantiser,
+            **named(self.optimizers),
         }  # fmt: skip
         self.loop = Loop(
             out, settings.steps, settings.learning_rate, parts, settings.seed, settings.warmup
@@ -106,9 +111,19 @@ class Trainer:
         """Steps that are done."""
         return self.loop.step
 
-    def strength(self) -> float:
-        """How far the variations go by now: none at first, or else nothing is learnt for long."""
-        return self.settings.variation * min(1.0, 2.0 * self.step / self.settings.steps)
+    def strength(self, step: int) -> float:
+        """How far the variations go: none at first, or else nothing is learnt for long."""
+        ramp = self.settings.ramp * self.settings.steps
+        return self.settings.variation * min(1.0, (step + 1) / (ramp + 1))
+
+    def draw(self, step: int, rng: np.random.Generator) -> Batch:
+        """What a step learns from."""
+        strength, clean = self.strength(step), self.settings.clean
+        batches = (
+            self.loader.batch(self.plans[later], rng, strength, clean)
+            for later in itertools.count(step)
+        )
+        return next(batch for batch in batches if batch is not None)
 
     def features(self, batch: Batch, rng: np.random.Generator | None) -> tuple[Tensor, Tensor]:
         """Normalised log-mel [batch, n_mels, 2 n] and which of n frames are no padding."""
@@ -121,7 +136,7 @@ class Trainer:
         mel = normalise(raw, maximum)
         frames = torch.arange(batch.audio.shape[1] // FRAME_SAMPLES, device=raw.device)
         valid = frames * FRAME_SAMPLES < batch.samples[:, None]
-        return (mel if rng is None else mask_spectrum(mel, rng, self.strength())), valid
+        return (mel if rng is None else mask_spectrum(mel, rng, self.strength(self.step))), valid
 
     def forward(
         self, mel: Tensor, valid: Tensor, offset: int, train: bool
@@ -153,7 +168,7 @@ class Trainer:
             late = self.reader(codes, positions[None], valid)
         return early, late, commitment
 
-    def optimise(self, batch: Batch, rng: np.random.Generator) -> dict[str, float]:
+    def optimise(self, batch: Batch, rng: np.random.Generator) -> dict[str, Tensor]:
         """One step; returns the losses."""
         mel, valid = self.features(batch, rng)
         # Any position may be the first: turns are longer than the sentences of the corpus.
@@ -172,13 +187,13 @@ class Trainer:
         style = _known(late[2], torch.where(valid, batch.styles[:, None], IGNORED))
         loss = ctc + phone + self.settings.commitment * commitment + self.settings.style * style
         loss = loss + self.settings.early * (early_ctc + early_phone)
-        self.loop.advance(self.optimizer, loss, self.settings.clip)
+        self.loop.advance(self.optimizers, loss, self.settings.clip)
         if self.step == self.switch:
             self.quantiser.start()
         return {
-            "ctc": ctc.item(), "phone": phone.item(), "early_ctc": early_ctc.item(),
-            "early_phone": early_phone.item(), "style": style.item(),
-            "commitment": commitment.item(),
+            "ctc": ctc.detach(), "phone": phone.detach(), "early_ctc": early_ctc.detach(),
+            "early_phone": early_phone.detach(), "style": style.detach(),
+            "commitment": commitment.detach(),
         }  # fmt: skip
 
     @torch.inference_mode()
@@ -211,15 +226,6 @@ class Trainer:
             result["perplexity"] = float(torch.exp(-(share * share.log()).sum()))
         return result
 
-    def plans(self) -> Iterator[list[int]]:
-        """Batches from the current step on, without end; which ones follows from the step alone."""
-        epoch = before = 0
-        while True:
-            plans = self.loader.plan(self.train_indices, self.settings.seed, epoch)
-            yield from plans[max(0, self.step - before) :]
-            before += len(plans)
-            epoch += 1
-
     def run(self, to: Path | None) -> None:
         """Train to the end, or go on where a stopped run was.
 
@@ -227,24 +233,19 @@ class Trainer:
             to: Directory of the checkpoint to write; None to write none.
         """
         print(f"{parameter_count([self.encoder, self.reader]):,} parameters", flush=True)
-        sums: dict[str, float] = {}
+        sums: dict[str, Tensor] = {}
         seconds = 0.0
-        plans = self.plans()
-        while self.step < self.settings.steps:
-            draws = self.loop.begin()
-            batch = None
-            while batch is None:
-                batch = self.loader.batch(
-                    next(plans), draws.numpy, self.strength(), self.settings.clean
-                )
+        for batch in self.loop.drawn(self.draw, self.settings.steps, self.settings.workers):
+            # Its own numbers: what the batch was drawn with is another process's.
+            (rng,) = self.loop.begin().numpy.spawn(1)
             seconds += float(batch.samples.sum()) / SAMPLE_RATE
-            found = self.optimise(batch.to(self.settings.device), draws.numpy)
+            found = self.optimise(batch.to(self.settings.device), rng)
             for name, value in found.items():
                 sums[name] = sums.get(name, 0.0) + value / LOG_EVERY
             judged = self.step % JUDGE_EVERY == 0 or self.step == self.settings.steps
             if self.step % LOG_EVERY == 0 or judged:
-                figures = {**sums, "seconds": seconds, **(self.judge() if judged else {})}
-                self.loop.report(**figures)
+                means = {name: float(total) for name, total in sums.items()}
+                self.loop.report(**means, seconds=seconds, **(self.judge() if judged else {}))
                 sums, seconds = {}, 0.0
         self.loop.save()
         if to:
@@ -256,7 +257,7 @@ def _known(logits: Tensor, labels: Tensor) -> Tensor:
     total = functional.cross_entropy(
         logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
     )
-    return total / max(1, int((labels != IGNORED).sum()))
+    return total / (labels != IGNORED).sum().clamp(min=1)
 
 
 def export(encoder: WhisperVQEncoder, quantiser: Quantiser, out: Path) -> None:

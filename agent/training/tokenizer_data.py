@@ -21,6 +21,7 @@ CHARACTERS = " 'abcdefghijklmnopqrstuvwxyz12345"  # CTC's blank is 0, these foll
 TOKEN_SAMPLES = 1280
 FRAME_SAMPLES = 320
 IGNORED = -100  # a frame whose phone is not known
+_SORTED = 2000  # utterances, of which those of similar length make batches
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,9 @@ class Loader:
         """Divide utterances into batches of at most so many seconds with padding, shuffled."""
         plans: list[list[int]] = []
         order = shuffled(indices, seed, epoch)
-        for start in range(0, len(order), 400):
+        for start in range(0, len(order), _SORTED):
             group: list[int] = []
-            for index in sorted(order[start : start + 400], key=self.corpus.seconds):
+            for index in sorted(order[start : start + _SORTED], key=self.corpus.seconds):
                 longest = self.corpus.seconds(index) + 0.6  # variation adds about that
                 if (len(group) + 1) * longest * SAMPLE_RATE > self.limit and group:
                     plans.append(group)
@@ -152,3 +153,29 @@ class Loader:
         if "pau" in self.phone_names:
             labels[silent] = self.phone_names.index("pau")
         return np.asarray(labels, dtype=np.int64)
+
+
+class Plans:
+    """The batches of a training, asked for step by step, from any step on.
+
+    Args:
+        loader: Divides an epoch.
+        indices: Utterances to learn from.
+        seed: Of the order.
+    """
+
+    def __init__(self, loader: Loader, indices: Sequence[int], seed: int):
+        self._loader, self._indices, self._seed = loader, indices, seed
+        self._begin(0, 0)
+
+    def _begin(self, epoch: int, first: int) -> None:
+        self._epoch, self._first = epoch, first
+        self._plans = self._loader.plan(self._indices, self._seed, epoch)
+
+    def __getitem__(self, step: int) -> list[int]:
+        """Utterances of a step."""
+        if step < self._first:
+            self._begin(0, 0)
+        while step - self._first >= len(self._plans):
+            self._begin(self._epoch + 1, self._first + len(self._plans))
+        return self._plans[step - self._first]

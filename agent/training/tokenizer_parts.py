@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,7 @@ class Settings(Section):
     weight_decay: float
     clip: float
     continuous: float
+    ramp: float
     commitment: float
     ema_decay: float
     restart_after: int
@@ -46,6 +47,7 @@ class Settings(Section):
     early: float
     style: float
     shifted: float
+    workers: int = 0
     bfloat16: bool
     device: Device = "cpu"
     seed: int
@@ -76,6 +78,12 @@ class Reader(nn.Module):
         self.early_norm = nn.LayerNorm(width)
         self.early_characters = nn.Linear(width, 1 + len(CHARACTERS))
         self.early_phones = nn.Linear(width, phones)
+
+    def heads(self) -> Iterator[nn.Parameter]:
+        """Parameters of the output layers."""
+        for name, parameter in self.named_parameters():
+            if name.split(".")[0].removeprefix("early_") in ("characters", "phones", "styles"):
+                yield parameter
 
     def early(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Characters and phones as of `forward`, from the last layer [batch, n, width]."""

@@ -22,7 +22,8 @@ def run(*arguments: object) -> int:
 
 def changed(tmp_path: Path, part: str, **values: object) -> Path:
     settings = yaml.safe_load((NANO / f"recipe_{part}.yaml").read_text())
-    settings[part] |= values
+    (section,) = settings
+    settings[section] |= values
     path = tmp_path / f"recipe_{part}.yaml"
     path.write_text(yaml.safe_dump(settings))
     return path
@@ -66,7 +67,9 @@ def test_the_shipped_sequence_cut_short_makes_no_checkpoint_that_speaks(
     recipes.mkdir()
     (recipes / "line.yaml").write_text(LINE)
     changed(recipes, "corpus")
-    changed(recipes, "tokenizer", width=32, ffn=32, layers=1, head_layers=1, codes=256, steps=3)
+    sizes = {"width": 32, "ffn": 32, "layers": 1, "head_layers": 1, "codes": 256, "steps": 3}
+    changed(recipes, "tokenizer", **sizes)
+    changed(recipes, "tokenizer_continued", **sizes, workers=0)
     changed(recipes, "vocoder", model=published["hift"], steps=2, batch=1, frames=8)
     changed(recipes, "flow", model=published["flow"], steps=2, batch=1, lengths=[10])
     changed(
@@ -110,15 +113,16 @@ def test_a_mistake_in_settings_or_data_is_not_named(tmp_path, data, capsys):
 
 
 def test_the_shipped_sequence_gives_a_part_what_another_wrote(tmp_path, monkeypatch):
-    given = {}
+    runs = []
     for name in ("corpus", "tokenizer", "vocoder", "flow", "language-model"):
-        part = command.Part(
-            "", lambda options, name=name: given.update({name: options}), ("--out",)
-        )
+        part = command.Part("", lambda options, name=name: runs.append((name, options)), ("--out",))
         monkeypatch.setitem(command.PARTS, name, part)
     assert run("nano", "--settings", NANO, "--out", tmp_path, "--export", tmp_path / "made") == 0
-    assert list(given) == ["corpus", "tokenizer", "vocoder", "flow", "language-model"]
-    assert all(options.settings.is_file() for options in given.values())
+    order = ["corpus", "tokenizer", "tokenizer", "vocoder", "flow", "language-model"]
+    assert [name for name, _ in runs] == order
+    assert all(options.settings.is_file() for _, options in runs)
+    assert runs[1][1].out == runs[2][1].start
+    given = dict(runs)
     assert given["corpus"].out == given["flow"].data
     assert given["tokenizer"].export == given["language-model"].tokenizer
     assert given["vocoder"].export == given["flow"].export == tmp_path / "made" / "speech_decoder"

@@ -130,15 +130,8 @@ class BeepTokenizer:
     def encode(self, waveforms):
         return [self._codes(waveform) for waveform in waveforms]
 
-    def stream(self):
-        return self
-
-    def push(self, samples):
-        self._pushed = samples
-        return np.zeros(0, dtype=np.int64)
-
-    def finish(self):
-        return self._codes(self._pushed)
+    def padded(self, samples):
+        return samples
 
     def _codes(self, samples):
         whole = samples[: len(samples) // 1280 * 1280].reshape(-1, 1280)

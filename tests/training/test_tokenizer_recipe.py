@@ -13,7 +13,7 @@ from agent.speech import SpeechTokenizer
 from agent.speech.tokenizer_encoder import EncoderLayer, WhisperVQEncoder
 from agent.training.data import Corpus
 from agent.training.tokenizer import Trainer
-from agent.training.tokenizer_data import CHARACTERS, IGNORED, Loader, spell
+from agent.training.tokenizer_data import CHARACTERS, IGNORED, Loader, Plans, spell
 from agent.training.tokenizer_parts import Quantiser, Settings, frame_positions, look_around
 
 RECIPE = Path(__file__).parents[2] / "agent" / "nano" / "recipe_tokenizer.yaml"
@@ -96,6 +96,19 @@ def test_every_training_utterance_is_drawn_once_an_epoch(corpus: Corpus) -> None
     assert len(plans) > 1
 
 
+def test_the_batches_of_any_step_can_be_asked_for(corpus: Corpus) -> None:
+    loader = Loader(corpus, 3.0)
+    epochs = [loader.plan(range(6), seed=0, epoch=epoch) for epoch in range(3)]
+    wanted = [plan for epoch in epochs for plan in epoch]
+    plans = Plans(loader, range(6), 0)
+    last = len(wanted) - 1
+    assert [plans[step] for step in (last, 0, *range(len(wanted)))] == [
+        wanted[last],
+        *wanted[:1],
+        *wanted,
+    ]
+
+
 @torch.no_grad()
 def test_a_head_starts_by_looking_where_it_is_told() -> None:
     layer = EncoderLayer(192, 4, 16)
@@ -154,6 +167,22 @@ def test_a_training_ends_in_a_checkpoint_that_loads(
     assert tokenizer.encoder.config == small_tokenizer.encoder()
     (ids,) = tokenizer.encode([phone_band(corpus[0].audio)])
     assert len(ids) == 7
+
+
+def test_a_training_goes_on_from_an_earlier_one(
+    corpus: Corpus, small_tokenizer: Settings, tmp_path: Path
+) -> None:
+    first = Trainer(small_tokenizer, corpus, tmp_path / "first")
+    first.run(None)
+    on = small_tokenizer.model_copy(update={"continuous": 0.0, "ramp": 0.0, "batch_seconds": 4.0})
+    second = Trainer(on, corpus, tmp_path / "second", start=tmp_path / "first")
+    assert (second.step, second.strength(0)) == (0, small_tokenizer.variation)
+    for name in ("encoder", "reader", "quantiser"):
+        for key, value in getattr(first, name).state_dict().items():
+            torch.testing.assert_close(getattr(second, name).state_dict()[key], value)
+    second.run(None)
+    moved = second.encoder.codebook.weight - first.encoder.codebook.weight
+    assert 0.0 < moved.abs().max() < 1.0
 
 
 def test_a_stopped_training_ends_where_another_does(

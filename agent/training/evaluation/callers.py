@@ -12,7 +12,6 @@ import numpy.typing as npt
 from agent.evaluation.text import Language
 from agent.sound import SAMPLE_RATE, Audio, phone_band
 from agent.speech import SpeechTokenizer
-from agent.training.conversations import stream_codes
 from agent.training.data import Corpus
 from agent.training.line import Intent, Line
 
@@ -57,7 +56,7 @@ def listen(corpus: Corpus, tokenizer: SpeechTokenizer, limit: int | None = None)
             language=utterance.language,
             saying=utterance.saying or "",
             text=utterance.text,
-            codes=stream_codes(tokenizer, on_the_phone(utterance.audio)),
+            codes=tokenizer.encode([on_the_phone(utterance.audio)])[0],
         )
         for _, utterance in corpus.read(indices)
     ]

@@ -38,15 +38,8 @@ CALLERS = [
 class Loudness:
     """A tokenizer whose code is how loud a turn is."""
 
-    def stream(self):
-        return self
-
-    def push(self, audio):
-        self.code = round(float(np.abs(audio).max()) * 100)
-        return np.array([self.code])
-
-    def finish(self):
-        return np.zeros(0, np.int64)
+    def encode(self, waveforms):
+        return [np.array([round(float(np.abs(audio).max()) * 100)]) for audio in waveforms]
 
 
 class Decoder:
