@@ -42,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    # Numpy's products are small here: a second thread only spins between them, in workers too.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     options = _parser().parse_args(arguments)
     logger.remove()
     logger.add(sys.stderr, level=_level(options), format=_LOG_FORMAT)

@@ -15,6 +15,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from statistics import median
 from subprocess import PIPE, Popen
 from typing import TYPE_CHECKING
 
@@ -54,12 +55,13 @@ class Gateway:
         self._process = Popen(command, stdin=PIPE, stdout=PIPE, text=True)
         self.url = f"http://127.0.0.1:{int(self._line())}/voice"
 
-    def cpu_seconds(self) -> float:
-        """CPU time that it has used so far, all its threads together."""
+    def cpu_seconds(self) -> tuple[float, float]:
+        """CPU time so far: of all its threads together, and of the event loop's."""
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
-        return float(self._line())
+        together, loop = self._line().split()
+        return float(together), float(loop)
 
     def profile(self) -> dict[str, float]:
         """Begin to profile its event loop; the second time, seconds by part since then."""
@@ -95,22 +97,40 @@ def run(bench: Bench) -> Sequence[Result]:
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     kinds = KINDS if not missing else KINDS[:1]
     with _gateways(kinds) as gateways:
-        seconds, shares = asyncio.run(_measure(bench, gateways, bench.repetitions(6)))
-    stock = f"not installed: {', '.join(missing)}" if missing else Measured(tuple(seconds["stock"]))
+        spent, shares = asyncio.run(_measure(bench, gateways, bench.repetitions(6)))
+    seconds = {kind: tuple(together for together, _ in windows) for kind, windows in spent.items()}
+    stock = f"not installed: {', '.join(missing)}" if missing else Measured(seconds["stock"])
     return [
         Figure(
             name=_TITLE.format(calls=CALLS),
             weights="none",
             against=stock,
-            ours=Measured(tuple(seconds["ours"])),
+            ours=Measured(seconds["ours"]),
             unit="ms",
             bar=BAR,
             other="stock",
             note="Gateway: stock is Pipecat's FastAPIWebsocketTransport with "
             "TwilioFrameSerializer; both run at once, with the same calls and turn detection.",
         ),
+        _by_thread(spent),
         _where_it_goes(shares),
     ]
+
+
+def _by_thread(spent: dict[str, list[tuple[float, float]]]) -> Table:
+    rows = [
+        (name, *(f"{median(map(of, windows)):.1f}" for windows in spent.values()))
+        for name, of in (
+            ("the event loop's thread", lambda window: window[1]),
+            ("all others", lambda window: window[0] - window[1]),
+        )
+    ]
+    return Table(
+        "Which threads spend the CPU of a second of a call (ms)",
+        ("thread", *spent),
+        tuple(rows),
+        ("Median window. All others: smart-turn, and in stock Silero too.",),
+    )
 
 
 def _where_it_goes(shares: dict[str, dict[str, float]]) -> Table:
@@ -144,14 +164,18 @@ def _gateways(kinds: Sequence[str]) -> Iterator[list[Gateway]]:
 
 async def _measure(
     bench: Bench, gateways: Sequence[Gateway], windows: int
-) -> tuple[dict[str, list[float]], dict[str, dict[str, float]]]:
-    """Milliseconds of CPU per call-second, by gateway: each window's, and a profile's by part."""
+) -> tuple[dict[str, list[tuple[float, float]]], dict[str, dict[str, float]]]:
+    """Milliseconds of CPU per call-second, by gateway.
+
+    Returns:
+        Each window's, of all threads and of the event loop's; and a profile's by part.
+    """
     from telephony.simulator.carrier import LoopbackTwilio
     from telephony.simulator.clock import UnixClock
     from telephony.simulator.target import Target
 
     scenario, lines, length = _script()
-    found: dict[str, list[float]] = {gateway.kind: [] for gateway in gateways}
+    found: dict[str, list[tuple[float, float]]] = {gateway.kind: [] for gateway in gateways}
     async with contextlib.AsyncExitStack() as stack:
         talking = []
         for gateway in gateways:
@@ -169,9 +193,10 @@ async def _measure(
             before = [gateway.cpu_seconds() for gateway in gateways]
             begun = time.monotonic()
             await asyncio.sleep(WINDOW_SECONDS)
-            seconds = (time.monotonic() - begun) * CALLS
-            for gateway, used in zip(gateways, before, strict=True):
-                found[gateway.kind].append(1000 * (gateway.cpu_seconds() - used) / seconds)
+            scale = 1000 / ((time.monotonic() - begun) * CALLS)
+            for gateway, (together, loop) in zip(gateways, before, strict=True):
+                now = gateway.cpu_seconds()
+                found[gateway.kind].append((scale * (now[0] - together), scale * (now[1] - loop)))
         for gateway in gateways:
             gateway.profile()
         await asyncio.sleep(WINDOW_SECONDS)

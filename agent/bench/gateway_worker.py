@@ -1,7 +1,8 @@
 """A gateway in a process of its own, with an engine that costs nothing: ours, or Pipecat's stock.
 
 ``python -m agent.bench.gateway_worker ours|stock`` prints its port. For every line that it reads it
-prints a line: for an empty one the seconds of CPU that it has used, all threads together; for
+prints a line: for an empty one the seconds of CPU that all its threads have used, and those that
+the event loop's has; for
 ``memory`` the bytes that it holds; for ``profile`` where the time of its event loop went since it
 began, as JSON. It ends with its input.
 """
@@ -104,7 +105,7 @@ async def main(kind: str) -> None:
             print(port, flush=True)
             while line := await loop.run_in_executor(None, sys.stdin.readline):
                 if not line.strip():
-                    print(time.process_time(), flush=True)
+                    print(time.process_time(), time.thread_time(), flush=True)
                 elif line.strip() == "memory":
                     gc.collect()
                     print(_resident(), flush=True)
