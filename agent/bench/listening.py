@@ -16,10 +16,18 @@ _SECONDS = 10.0
 
 
 def heard(weights: Weights, audio: Audio) -> tuple[TokenizerStream, list[int]]:
-    """A stream that was fed a turn while it was spoken, and the tokens that are final."""
+    """A stream that was fed a turn while it was spoken, and the tokens that it has given out.
+
+    As in the service, what a louder sound has changed is computed anew with every block.
+    """
     stream = weights.tokenizer.stream()
-    parts = [stream.push(audio[start : start + PUSH]) for start in range(0, len(audio), PUSH)]
-    return stream, [int(i) for part in parts for i in part]
+    given: list[int] = []
+    for start in range(0, len(audio), PUSH):
+        tokens = stream.push(audio[start : start + PUSH])
+        if len(tokens):
+            given += tokens.tolist()
+            stream.revise()
+    return stream, given
 
 
 def run(bench: Bench) -> Sequence[Result]:
