@@ -1,10 +1,9 @@
 """A gateway in a process of its own, with an engine that costs nothing: ours, or Pipecat's stock.
 
 ``python -m agent.bench.gateway_worker ours|stock`` prints its port. For every line that it reads it
-prints a line: for an empty one the seconds of CPU that all its threads have used, and those that
-the event loop's has; for
-``memory`` the bytes that it holds; for ``profile`` where the time of its event loop went since it
-began, as JSON. It ends with its input.
+prints a line: for an empty one the seconds of CPU that all its threads have used, and those of the
+event loop's; for ``memory`` the bytes that it holds; for ``profile`` where the time of its event
+loop went since it began, as JSON. It ends with its input.
 """
 
 from __future__ import annotations

@@ -205,25 +205,22 @@ def _nano(options: argparse.Namespace) -> None:
         "tokenizer": export / "speech_tokenizer",
         "hear": False,
     }
-    for name, run, start, to in (
-        ("corpus", "data", None, None),
-        ("tokenizer", "tokenizer", None, None),
-        ("tokenizer", "tokenizer_continued", out / "tokenizer", "speech_tokenizer"),
-        ("vocoder", "vocoder", None, "speech_decoder"),
-        ("flow", "flow", None, "speech_decoder"),
-        ("language-model", "language_model", None, "language_model"),
+    for name, recipe, to in (
+        ("corpus", "corpus", None),
+        ("tokenizer", "tokenizer", None),
+        ("tokenizer", "tokenizer_continued", "speech_tokenizer"),
+        ("vocoder", "vocoder", "speech_decoder"),
+        ("flow", "flow", "speech_decoder"),
+        ("language-model", "language_model", "language_model"),
     ):
-        print(f"== {run}", flush=True)
-        recipe = "corpus" if run == "data" else run
-        PARTS[name].run(
-            argparse.Namespace(
-                settings=options.settings / f"recipe_{recipe}.yaml",
-                start=start,
-                out=out / run,
-                export=to and export / to,
-                **shared,
-            )
-        )
+        print(f"== {recipe}", flush=True)
+        where = {
+            "settings": options.settings / f"recipe_{recipe}.yaml",
+            "start": out / "tokenizer" if recipe == "tokenizer_continued" else None,
+            "out": shared["data"] if recipe == "corpus" else out / recipe,
+            "export": to and export / to,
+        }
+        PARTS[name].run(argparse.Namespace(**shared, **where))
 
 
 PARTS = {

@@ -5,6 +5,10 @@ from telephony.simulator.checks.verdict import NO_RECORDS, at_most
 from telephony.simulator.expectation import Expectation
 from telephony.simulator.report import BargeIn, Check
 
+_DOUBT_MS = 500
+"""An agent may fall silent to hear what the caller wants, so long after a murmur at most. Whoever
+answers a murmur needs longer, since the turn's end must be noticed and the answer be made."""
+
 
 def check_barge_in(expectation: Expectation, barge_in: BargeIn | None) -> list[Check]:
     """Judge a turn that was meant to interrupt.
@@ -34,11 +38,6 @@ def check_barge_in(expectation: Expectation, barge_in: BargeIn | None) -> list[C
     if expectation.history_cut:
         checks.append(_history(barge_in))
     return checks
-
-
-_DOUBT_MS = 500
-"""An agent may fall silent to hear what the caller wants, so long after a murmur at most. Whoever
-answers a murmur needs longer, since the turn's end must be noticed and the answer be made."""
 
 
 def check_backchannel(barge_in: BargeIn | None, milliseconds: float) -> list[Check]:
