@@ -129,15 +129,19 @@ def test_an_answer_to_silence_may_come_while_it_lasts(speaker, tone):
     assert not line.waited_in_vain
 
 
+def murmur(wav, seconds):
+    return {
+        "say": "mm-hm",
+        "wav": wav("murmur.wav", seconds=seconds),
+        "when": {"during_agent": {"after_ms": 500}},
+        "backchannel": True,
+    }
+
+
 async def test_a_call_with_keys_silence_and_a_murmur_is_reported(agent, clock, wav):
     turns = [
         {"say": "line 1", "wav": wav()},
-        {
-            "say": "mm-hm",
-            "wav": wav("murmur.wav", seconds=0.2),
-            "when": {"during_agent": {"after_ms": 500}},
-            "backchannel": True,
-        },
+        murmur(wav, 0.2),
         {"silence_ms": 3000, "expect": {"answered": False}},
         {"digits": "12#", "expect": {"answered": False}},
     ]
@@ -180,14 +184,8 @@ async def test_an_agent_that_talks_on_passes_a_murmur(agent, clock, wav):
                 await line.say(3.0)
 
     agent.behave = deaf
-    murmur = {
-        "say": "mm-hm",
-        "wav": wav("murmur.wav", seconds=0.2),
-        "when": {"during_agent": {"after_ms": 500}},
-        "backchannel": True,
-    }
-
-    report = await run_scenario(script(murmur, greeting=True), agent.target, None, clock=clock)
+    turn = murmur(wav, 0.2)
+    report = await run_scenario(script(turn, greeting=True), agent.target, None, clock=clock)
 
     assert report.passed, report.model_dump_json(indent=1)
     assert report.turns[1].checks[0].found.startswith("it was heard for 2400 ms")
@@ -205,14 +203,8 @@ async def test_an_agent_may_fall_silent_for_a_murmur_and_soon_go_on(
                 await line.say(2.0)
 
     agent.behave = doubting
-    murmur = {
-        "say": "mm-hm",
-        "wav": wav("murmur.wav", seconds=0.3),
-        "when": {"during_agent": {"after_ms": 500}},
-        "backchannel": True,
-    }
-
-    report = await run_scenario(script(murmur, greeting=True), agent.target, None, clock=clock)
+    turn = murmur(wav, 0.3)
+    report = await run_scenario(script(turn, greeting=True), agent.target, None, clock=clock)
 
     (check,) = [check for check in report.turns[1].checks if check.name == "backchannel"]
     assert check.passed is passed, check.found
