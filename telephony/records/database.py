@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 _BUSY_SECONDS = 5
+_AGAIN_SECONDS = 0.005
 _CONNECT_SECONDS = 5
 _STATEMENT_MS = 30_000
 _BACKENDS = ("sqlite", "postgresql")
@@ -133,8 +136,8 @@ def _set_up_sqlite(engine: Engine, begin: str) -> None:
     def connected(connection: Any, record: Any) -> None:
         # The driver's own idea of when a transaction begins leaves out DDL and SELECT.
         connection.isolation_level = None
+        _write_ahead(connection)
         for pragma in (
-            "journal_mode = WAL",
             # A killed process loses nothing; a power cut at most the last moments.
             "synchronous = NORMAL",
             "foreign_keys = ON",
@@ -146,3 +149,20 @@ def _set_up_sqlite(engine: Engine, begin: str) -> None:
     @event.listens_for(engine, "begin")
     def begun(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Have SQLite keep a write-ahead log.
+
+    Who finds another connection just changing a new file to it is refused at once: SQLite waits
+    for other locks, not for this one.
+    """
+    until = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > until:
+                raise
+        time.sleep(_AGAIN_SECONDS)

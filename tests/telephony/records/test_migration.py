@@ -27,25 +27,46 @@ def test_the_migrations_make_the_tables_that_the_code_uses(engine):
         assert compare_metadata(context, METADATA) == []
 
 
-def test_workers_that_start_together_do_not_race(engine, url):
-    failed = []
+def at_once(work):
+    """Does something in six threads that begin together; gives what went wrong."""
+    failed, together = [], threading.Barrier(6)
 
-    def work():
-        own = open_database(database_url(url))
+    def run():
+        together.wait()
         try:
-            migrate(own)
+            work()
         except Exception as error:
             failed.append(error)
-        finally:
-            own.dispose()
 
-    threads = [threading.Thread(target=work) for _ in range(6)]
+    threads = [threading.Thread(target=run) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert failed == []
+    return failed
+
+
+def test_workers_that_start_together_do_not_race(engine, url):
+    def work():
+        own = open_database(database_url(url))
+        try:
+            migrate(own)
+        finally:
+            own.dispose()
+
+    assert at_once(work) == []
     assert set(METADATA.tables) < set(inspect(engine).get_table_names())
+
+
+def test_many_open_a_new_file_at_once(tmp_path):
+    def work():
+        own = open_database(database_url(str(path)))
+        own.connect().close()
+        own.dispose()
+
+    for number in range(20):
+        path = tmp_path / f"{number}.db"
+        assert at_once(work) == []
 
 
 def test_a_migration_can_be_taken_back_and_one_that_breaks_leaves_nothing(engine):

@@ -84,6 +84,7 @@ async def test_no_more_calls_than_allowed_are_on_the_line_at_once(agent, scripts
 
 
 async def test_what_does_not_fit_into_the_budget_is_skipped_and_hung_up(agent, scripts, clock):
+    clock.long = 1.0
     agent.behave = mute
 
     report = await run_suite(
@@ -140,6 +141,7 @@ async def test_a_run_that_is_broken_off_hangs_up(agent, scripts, clock):
 
 
 async def test_progress_says_what_held_and_what_did_not(agent, scripts, clock):
+    clock.long = 1.0
     agent.behave, out = mute, io.StringIO()
     good, bad, late = scripts(1200, 1200, 60_000)
     turn = bad.scenario.turns[0]
