@@ -67,10 +67,16 @@ def hear(
             yield from zip((index for index, _ in group), codes, strict=True)
 
 
+def on_the_phone(audio: Audio) -> Audio:
+    """A caller's turn, float32 [n] at 16 kHz: the quiet that a detector leaves, a phone's band."""
+    return phone_band(np.pad(audio, (SAMPLE_RATE // 5, SAMPLE_RATE * 2 // 5)))
+
+
 def hear_plainly(audio: Audio, tokenizer: SpeechTokenizer) -> Codes:
     """Codes of an utterance over a clean phone line, with the quiet of an average turn."""
-    quiet = (SAMPLE_RATE // 5, SAMPLE_RATE * 2 // 5)
-    return spoken_codes(np.pad(audio, quiet), tokenizer)
+    codes: Codes
+    (codes,) = tokenizer.encode([on_the_phone(audio)])
+    return codes
 
 
 def spoken_codes(audio: Audio, tokenizer: SpeechTokenizer) -> Codes:

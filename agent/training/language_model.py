@@ -240,8 +240,8 @@ class Recipe:
         every = self.settings.judge_every
         while loop.step < loop.steps:
             takes = self.takes()
-            until = min(loop.steps, (loop.step // every + 1) * every)
             draw = functools.partial(self.draw, conversations, takes)
+            until = min(loop.steps, (loop.step // every + 1) * every)
             yield from loop.drawn(draw, until, self.settings.workers)
 
     def draw(

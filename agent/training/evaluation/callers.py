@@ -10,19 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from agent.evaluation.text import Language
-from agent.sound import SAMPLE_RATE, Audio, phone_band
 from agent.speech import SpeechTokenizer
+from agent.training.conversations import hear_plainly
 from agent.training.data import Corpus
 from agent.training.line import Intent, Line
-
-# Quiet before and after the words, in seconds: what a voice activity detector leaves of a call.
-_QUIET = (0.2, 0.4)
-
-
-def on_the_phone(audio: Audio) -> Audio:
-    """Return float32 [n] at 16 kHz as a caller's turn: some quiet around it, in a phone's band."""
-    before, after = (np.zeros(round(seconds * SAMPLE_RATE), np.float32) for seconds in _QUIET)
-    return phone_band(np.concatenate([before, audio, after]), SAMPLE_RATE)
 
 
 @dataclass(frozen=True)
@@ -56,7 +47,7 @@ def listen(corpus: Corpus, tokenizer: SpeechTokenizer, limit: int | None = None)
             language=utterance.language,
             saying=utterance.saying or "",
             text=utterance.text,
-            codes=tokenizer.encode([on_the_phone(utterance.audio)])[0],
+            codes=hear_plainly(utterance.audio, tokenizer),
         )
         for _, utterance in corpus.read(indices)
     ]

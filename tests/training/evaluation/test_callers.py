@@ -5,7 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from agent.training.evaluation.callers import calls, listen, on_the_phone
+from agent.training.conversations import on_the_phone
+from agent.training.evaluation.callers import calls, listen
 from agent.training.line import read_line
 
 EVERY = ("book", "day:Monday", "day:Friday", "time:morning", "time:evening", "move", "nurse")
